@@ -1,0 +1,160 @@
+"""What is kept on disk: written whole or not at all, read without running code."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from charrnn.errors import UserError
+from charrnn.model import CharRNN
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write that replaces ``path`` at the end, or leaves it alone if anything fails.
+
+    Raises OSError as the file system does.
+    """
+    path = Path(path)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(file.name, mode)
+        os.replace(file.name, path)
+    except BaseException:
+        os.unlink(file.name)
+        raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises UserError now if a file could not be written at ``path`` later."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(0, "the file is read-only")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be written: {reason}; name another file") from None
+
+
+def save_dict(path: str | Path, contents: dict[str, Any]) -> None:
+    """Save plain values and tensors so that ``load_dict`` reads them back."""
+    with atomic_file(path) as file:
+        torch.save(contents, file)
+
+
+def load_dict(path: str | Path) -> dict[str, Any]:
+    """The dict in a file, tensors on the CPU; runs no code from it.
+
+    Raises UserError if the file is missing, damaged, or holds anything but plain values.
+    """
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; train.py makes one") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception:  # a damaged pickle can raise almost anything
+        raise UserError(f"{path}: not a checkpoint, or a damaged one; train.py makes one") from None
+    if not isinstance(contents, dict):
+        raise UserError(f"{path}: not a checkpoint: it holds no dict; train.py makes one")
+    return contents
+
+
+def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
+    """Save a dict with the notebook's four keys, ``drop_prob`` and whatever ``extra`` names.
+
+    The notebook's own lines load it. ``path`` is replaced in one step. Raises OSError.
+    """
+    state_dict = {name: weight.cpu() for name, weight in model.state_dict().items()}
+    notebook = {
+        "n_hidden": model.n_hidden,
+        "n_layers": model.n_layers,
+        "state_dict": state_dict,
+        "tokens": model.unique_tokens,
+    }
+    save_dict(path, {**notebook, "drop_prob": model.drop_prob, **extra})
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CharRNN:
+    """The model in a checkpoint of ours or the notebook's, in evaluation mode (dropout off).
+
+    Raises UserError if the file holds no such model.
+    """
+    return model_from(load_dict(path), path).to(device).eval()
+
+
+def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
+    """The model a checkpoint dict describes, checked before anything of its size is allocated.
+
+    Raises UserError that names ``path`` and the first thing that is wrong.
+    """
+
+    def require(condition: bool, problem: str) -> None:
+        if not condition:
+            raise UserError(f"{path}: not a usable checkpoint: {problem}; train.py makes one")
+
+    for key in ("n_hidden", "n_layers", "state_dict", "tokens"):
+        require(key in checkpoint, f"it has no {key!r}")
+    tokens, weights = checkpoint["tokens"], checkpoint["state_dict"]
+    sizes = {key: checkpoint[key] for key in ("n_hidden", "n_layers")}
+    for key, size in sizes.items():
+        require(type(size) is int and size > 0, f"{key} is {size!r:.40}, not a positive number")
+    require(
+        isinstance(tokens, (tuple, list))
+        and len(tokens) > 0
+        and all(isinstance(token, str) and len(token) == 1 for token in tokens)
+        and len(set(tokens)) == len(tokens),
+        "tokens is not a list of distinct single characters",
+    )
+    require(isinstance(weights, dict), "state_dict is not a dict")
+    # compared by count first: a claimed million layers must not be built to be refused
+    require(
+        len(weights) == 4 * sizes["n_layers"] + 2,
+        f"state_dict has {len(weights)} entries, not the {4 * sizes['n_layers'] + 2} "
+        f"of {sizes['n_layers']} layers",
+    )
+    drop_prob = checkpoint.get("drop_prob", 0.5)
+    require(type(drop_prob) is float and 0 <= drop_prob < 1, "drop_prob is not in [0, 1)")
+    for name, shape in _shapes(len(tokens), **sizes).items():
+        weight = weights.get(name)
+        require(isinstance(weight, torch.Tensor), f"state_dict has no tensor {name!r}")
+        found = tuple(weight.shape)
+        require(found == shape, f"{name} has shape {found}, not {shape}")
+        # a stride of 0 would let one stored number claim to be a billion
+        stored = weight.layout == torch.strided and weight.is_contiguous()
+        require(
+            stored and weight.is_floating_point() and bool(weight.isfinite().all()),
+            f"{name} holds values that are not finite numbers",
+        )
+    model = CharRNN(tuple(tokens), **sizes, drop_prob=drop_prob)
+    model.load_state_dict(weights)
+    return model
+
+
+def _shapes(n_tokens: int, n_hidden: int, n_layers: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight of a CharRNN of this size."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(n_layers):
+        shapes[f"lstm.weight_ih_l{layer}"] = (4 * n_hidden, n_hidden if layer else n_tokens)
+        shapes[f"lstm.weight_hh_l{layer}"] = (4 * n_hidden, n_hidden)
+        shapes[f"lstm.bias_ih_l{layer}"] = shapes[f"lstm.bias_hh_l{layer}"] = (4 * n_hidden,)
+    return shapes | {"fc.weight": (n_tokens, n_hidden), "fc.bias": (n_tokens,)}

@@ -1,0 +1,118 @@
+"""Generate text from a trained model: ``python sample.py --help`` explains every flag."""
+
+import io
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from typing import TextIO
+
+import torch
+from torch import Tensor
+
+from charrnn.checkpoint import atomic_file, check_writable, load_checkpoint
+from charrnn.cli import Parser, number, run
+from charrnn.data import Vocabulary
+from charrnn.device import pick_device, pick_dtype
+from charrnn.generation import default_prime, generate
+
+BLOCK = 16  # characters between two writes: each one waits for the device
+
+
+def parser() -> Parser:
+    """Every flag with its default."""
+    p = Parser("Generate text from a model that train.py made. Only the text goes to stdout.")
+    p.add_argument("--ckpt", default="rnn.net", metavar="FILE", help="the model (default: rnn.net)")
+    p.add_argument(
+        "--prime",
+        metavar="TEXT",
+        help="text to go on from (default: a newline, or the model's most frequent character)",
+    )
+    p.add_argument(
+        "--size", type=number(int, 0), default=1000, help="new characters (default: 1000)"
+    )
+    p.add_argument(
+        "--top-k",
+        type=number(int, 0),
+        default=5,
+        help="draw from the K likeliest characters only; 0: from all (default: 5)",
+    )
+    p.add_argument(
+        "--top-p",
+        type=number(float, 0, 1, above=True),
+        default=1.0,
+        help="draw from the fewest characters whose probabilities reach P (default: 1, all)",
+    )
+    p.add_argument(
+        "--temperature",
+        type=number(float, 0),
+        default=1.0,
+        help="below 1 plays safe, above 1 takes risks, 0 always takes the likeliest (default: 1)",
+    )
+    p.add_argument(
+        "--num-samples", type=number(int, 1), default=1, help="texts to generate (default: 1)"
+    )
+    p.add_argument(
+        "--seed",
+        type=number(int, 0, 2**63 - 1),
+        help="makes the text repeatable (default: another text each time)",
+    )
+    p.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
+    )
+    p.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="float32",
+        help="precision of the weights; auto: bfloat16 where the hardware has it "
+        "(default: float32)",
+    )
+    p.add_argument("--out", metavar="FILE", help="write the text there instead of to stdout")
+    return p
+
+
+def write_samples(
+    file: TextIO, prime: str, vocabulary: Vocabulary, steps: Iterator[Tensor], size: int
+) -> None:
+    """Write the first stream as it comes, then the others, each on its own after a blank line."""
+    file.write(prime)
+    blocks: list[Tensor] = []
+    limited = islice(steps, size)
+    while block := list(islice(limited, BLOCK)):
+        blocks.append(torch.stack(block).cpu())
+        file.write(vocabulary.decode(blocks[-1][:, 0]))
+        file.flush()
+    file.write("\n")
+    for ids in torch.cat(blocks).T[1:] if blocks else ():
+        file.write(f"\n{prime}{vocabulary.decode(ids)}\n")
+
+
+def main() -> None:
+    """Parse the command line and print samples."""
+    args = parser().parse_args()
+    if args.out is not None:
+        check_writable(args.out)
+    device = pick_device(args.device)
+    model = load_checkpoint(args.ckpt, device)
+    prime = default_prime(model) if args.prime is None else args.prime
+    generator = torch.Generator(device)
+    generator.manual_seed(args.seed) if args.seed is not None else generator.seed()
+    steps = generate(
+        model,
+        prime,
+        args.num_samples,
+        args.top_k,
+        args.top_p,
+        args.temperature,
+        generator,
+        pick_dtype(args.dtype, device),
+    )
+    if args.out is None:
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+        write_samples(sys.stdout, prime, Vocabulary(tuple(model.unique_tokens)), steps, args.size)
+    else:
+        with atomic_file(args.out) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+            write_samples(text, prime, Vocabulary(tuple(model.unique_tokens)), steps, args.size)
+
+
+if __name__ == "__main__":
+    run(main)
