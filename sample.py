@@ -1,6 +1,6 @@
 """Generate text from a trained model: ``python sample.py --help`` explains every flag."""
 
-import io
+import codecs
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -110,7 +110,8 @@ def main() -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         write_samples(sys.stdout, prime, Vocabulary(tuple(model.unique_tokens)), steps, args.size)
     else:
-        with atomic_file(args.out) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+        with atomic_file(args.out) as file:
+            text = codecs.getwriter("utf-8")(file)
             write_samples(text, prime, Vocabulary(tuple(model.unique_tokens)), steps, args.size)
 
 

@@ -122,7 +122,6 @@ def encode_prime(model: CharRNN, prime: str) -> Tensor:
         raise UserError(f"--prime: {error}") from None
 
 
-@torch.no_grad()
 def generate(
     model: CharRNN,
     prime: str,
@@ -135,21 +134,31 @@ def generate(
 ) -> Iterator[Tensor]:
     """Endless characters after ``prime`` for independent streams: ``[num_samples]`` ids at a time.
 
-    The prime is read in one forward pass. Raises UserError as ``encode_prime`` does.
+    Raises UserError at the call as ``encode_prime`` does.
     """
+    ids = encode_prime(model, prime).to(model.fc.weight.device)
+
+    @torch.no_grad()
+    def characters() -> Iterator[Tensor]:
+        logits, hidden = read_prime(model, ids)
+        decoder = decoder_of(model) if dtype == torch.float32 else Decoder(model, dtype)
+        h, c = (state.repeat(1, num_samples, 1) for state in hidden)
+        state, logits = decoder.start((h, c)), logits.repeat(num_samples, 1)
+        while True:
+            chosen = draw(logits, top_k, top_p, temperature, generator)
+            yield chosen
+            logits = decoder.step(chosen, state)
+
+    return characters()
+
+
+def read_prime(model: CharRNN, ids: Tensor) -> tuple[Tensor, Hidden]:
+    """The logits after ``ids`` ``[1, T]``, ``[1, V]``, and the state; one pass, dropout off."""
     was_training = model.training
     model.eval()
-    device = model.fc.weight.device
-    ids = encode_prime(model, prime).to(device)
-    logits, (h, c) = model(ids, model.init_hidden(1))
+    logits, hidden = model(ids, model.init_hidden(1))
     model.train(was_training)
-    decoder = decoder_of(model) if dtype == torch.float32 else Decoder(model, dtype)
-    state = decoder.start((h.repeat(1, num_samples, 1), c.repeat(1, num_samples, 1)))
-    logits = logits[-1:].repeat(num_samples, 1)
-    while True:
-        chosen = draw(logits, top_k, top_p, temperature, generator)
-        yield chosen
-        logits = decoder.step(chosen, state)
+    return logits[-1:], hidden
 
 
 def sample(

@@ -55,9 +55,12 @@ class Run:
         self.device = pick_device(settings.device)
         self.dtype = pick_dtype(settings.dtype, self.device)
         self.net = Path(settings.ckpt)
+        check_writable(self.net)
         self.resume, self.log = self.net.with_suffix(".resume"), self.net.with_suffix(".jsonl")
-        for path in (self.net, self.resume, self.log):
-            check_writable(path)
+        if self.net in (self.resume, self.log):
+            raise UserError(f"--ckpt {self.net}: that name is for the run's own files; use .net")
+        check_writable(self.resume)
+        check_writable(self.log)
 
         text = load_corpus(settings.data)
         self.text_sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
