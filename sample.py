@@ -62,9 +62,8 @@ def parser() -> Parser:
     p.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16"),
-        default="float32",
-        help="precision of the weights; auto: bfloat16 where the hardware has it "
-        "(default: float32)",
+        default="auto",
+        help="precision of the weights; auto: bfloat16 where the hardware has it (default: auto)",
     )
     p.add_argument("--out", metavar="FILE", help="write the text there instead of to stdout")
     return p

@@ -1,81 +1,133 @@
 """State -> text."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from charrnn.data import Vocabulary
 from charrnn.errors import UserError
-from charrnn.model import CharRNN, Hidden
-
-State = list[tuple[Tensor, Tensor]]  # per layer (h, c), each [N, n_hidden]
+from charrnn.model import CharRNN, Hidden, of_each
 
 
 class Decoder:
-    """A CharRNN's weights laid out for one character at a time; any number of streams.
+    """A CharRNN's weights laid out to read one character at a time, in any number of streams.
 
     One step costs one product per layer: the input product of layer 0 is a row of a table (a
-    one-hot row times W is a column of W), the layers above multiply [input, h] by [W_ih | W_hh].
-    Logits equal CharRNN.forward's in evaluation mode.
+    one-hot row times W is a column of W, biases folded in), the layers above multiply [below, h]
+    by [W_ih | W_hh]. Logits equal CharRNN.forward's in evaluation mode; with dtype bfloat16 only
+    weights and h are rounded, the cell state c stays float32.
     """
 
-    def __init__(self, model: CharRNN, dtype: torch.dtype = torch.float32) -> None:
-        self.n_hidden = model.n_hidden
-        weights = {name: w.detach() for name, w in model.named_parameters()}
+    def __init__(self, model: CharRNN, dtype: torch.dtype, one_stream: bool) -> None:
+        self.cell, self.n_hidden, self.dtype = model.cell, model.n_hidden, dtype
+        weights = {name: w.detach() for name, w in model.lstm.named_parameters()}
+        self.products: list[Tensor] = []  # [n_hidden or 2 * n_hidden, gates]
+        self.biases: list[Tensor] = []
+        for layer in range(model.n_layers):
+            of_x = _gates(model.cell, weights[f"weight_ih_l{layer}"], recurrent=False)
+            of_h = _gates(model.cell, weights[f"weight_hh_l{layer}"], recurrent=True)
+            bias = _gates(model.cell, weights[f"bias_ih_l{layer}"], recurrent=False)
+            bias = bias + _gates(model.cell, weights[f"bias_hh_l{layer}"], recurrent=True)
+            if layer == 0:
+                self.table = (of_x.T + bias).contiguous()
+            both = (torch.cat((of_x, of_h), dim=1) if layer else of_h).to(dtype)
+            # a float32 vector is multiplied a quarter faster by a matrix that lies transposed
+            transposed = one_stream and dtype == torch.float32 and both.is_cpu
+            self.products.append(both.T.contiguous() if transposed else both.T)
+            self.biases.append(bias)
+        self.fc_weight = model.fc.weight.detach().to(dtype).T
+        self.fc_bias = model.fc.bias.detach()
 
-        def ours(name: str) -> Tensor:
-            # input, forget, cell, output -> input, forget, output, cell: one sigmoid for three
-            i, f, g, o = weights[f"lstm.{name}"].chunk(4)
-            return torch.cat((i, f, o, g)).to(dtype)
-
-        self.table = (ours("weight_ih_l0") + (ours("bias_ih_l0") + ours("bias_hh_l0"))[:, None]).T
-        self.table = self.table.contiguous()
-        self.recurrent = [ours("weight_hh_l0")]
-        self.bias: list[Tensor | None] = [None]
-        for layer in range(1, model.n_layers):
-            both = (ours(f"weight_ih_l{layer}"), ours(f"weight_hh_l{layer}"))
-            self.recurrent.append(torch.cat(both, dim=1))
-            self.bias.append(ours(f"bias_ih_l{layer}") + ours(f"bias_hh_l{layer}"))
-        self.fc_weight = weights["fc.weight"].to(dtype)
-        self.fc_bias = weights["fc.bias"].to(dtype)
-
-    def start(self, hidden: Hidden) -> State:
-        """A copy of a state as ``CharRNN.forward`` gives it, to be stepped in place."""
-        h, c = (state.detach().to(self.table.dtype, copy=True) for state in hidden)
-        return list(zip(h, c, strict=True))
-
-    def step(self, ids: Tensor, state: State) -> Tensor:
+    def step(self, ids: Tensor, streams: "Streams") -> Tensor:
         """Read one character per stream, ``[N]`` ids; return the next one's logits ``[N, V]``.
 
-        Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000:
-        c = f * c + i * g, h = o * tanh(c).
+        State and logits are overwritten in place: nothing of their size is allocated.
         """
+        torch.index_select(self.table, 0, ids, out=streams.first)
         below = None
-        for (h, c), weight, bias in zip(state, self.recurrent, self.bias, strict=True):
-            if below is None:
-                gates = torch.addmm(self.table[ids], h, weight.T)
-            else:
-                gates = F.linear(torch.cat((below, h), 1), weight, bias)
-            i, f, o = gates[:, : 3 * self.n_hidden].sigmoid_().chunk(3, dim=1)
-            c.mul_(f).addcmul_(i, gates[:, 3 * self.n_hidden :].tanh_())
-            below = torch.mul(o, c.tanh(), out=h)
-        return F.linear(below, self.fc_weight, self.fc_bias).float()
+        for layer, (x, kept) in enumerate(zip(streams.inputs, streams.kept, strict=True)):
+            if below is not None:
+                x[:, : self.n_hidden] = below
+            torch.mm(x, self.products[layer], out=streams.product)
+            base = self.biases[layer] if layer else streams.first
+            gates = torch.add(base, streams.product, out=streams.gates)
+            below = self.update(gates, kept, streams.h)
+            x[:, -self.n_hidden :] = below
+        torch.mm(x[:, -self.n_hidden :], self.fc_weight, out=streams.scores)
+        return torch.add(self.fc_bias, streams.scores, out=streams.logits)
+
+    def update(self, gates: Tensor, kept: Tensor, h: Tensor) -> Tensor:
+        """The new h; ``kept`` (c of an LSTM, else h) moves on in place.
+
+        LSTM: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; GRU: Cho
+        et al. 2014 as nn.GRU has it; RNN: Elman 1990.
+        """
+        if self.cell == "rnn":
+            return torch.tanh(gates, out=kept)
+        if self.cell == "gru":
+            r, z = gates[:, : 2 * self.n_hidden].sigmoid_().chunk(2, dim=1)
+            n_of_x, n_of_h = gates[:, 2 * self.n_hidden :].chunk(2, dim=1)
+            return torch.lerp(n_of_x.addcmul_(r, n_of_h).tanh_(), kept, z, out=kept)
+        i, f, o = gates[:, : 3 * self.n_hidden].sigmoid_().chunk(3, dim=1)
+        kept.mul_(f).addcmul_(i, gates[:, 3 * self.n_hidden :].tanh_())
+        return torch.tanh(kept, out=h).mul_(o)
 
 
-_decoders: WeakKeyDictionary[CharRNN, tuple[list, Decoder]] = WeakKeyDictionary()
+def _gates(cell: str, weight: Tensor, recurrent: bool) -> Tensor:
+    """The rows of a weight or bias in the order ``Decoder.update`` wants them."""
+    if cell == "rnn":
+        return weight
+    if cell == "gru":  # the new gate needs its two products apart: r, z, n of x, n of h
+        r, z, n = weight.chunk(3)
+        nothing = torch.zeros_like(n)
+        return torch.cat((r, z, nothing, n) if recurrent else (r, z, n, nothing))
+    i, f, g, o = weight.chunk(4)  # one sigmoid for three neighbours
+    return torch.cat((i, f, o, g))
 
 
-def decoder_of(model: CharRNN) -> Decoder:
-    """The model's decoder in float32, laid out anew only when a weight has changed."""
+class Streams:
+    """The state of N texts being written, and the buffers that a step writes to."""
+
+    def __init__(self, decoder: Decoder, hidden: Hidden) -> None:
+        """``hidden``: as ``CharRNN.forward`` gives it; copied."""
+        h, kept = hidden if isinstance(hidden, tuple) else (hidden, hidden)
+        n, width = h.shape[1], decoder.table.shape[1]
+        self.has_cell_state, self.n_hidden = isinstance(hidden, tuple), h.shape[2]
+        self.kept = list(kept.detach().clone())  # per layer: c of an LSTM, else h
+        self.inputs = [  # per layer: h, above the first [below, h]
+            state.detach().to(decoder.dtype).repeat(1, 2 if layer else 1)
+            for layer, state in enumerate(h)
+        ]
+        self.h = torch.empty_like(self.kept[0])
+        self.first = decoder.table.new_empty(n, width)
+        self.gates = torch.empty_like(self.first)
+        self.product = self.first.to(decoder.dtype, copy=True)
+        self.logits = decoder.table.new_empty(n, len(decoder.fc_bias))
+        self.scores = self.logits.to(decoder.dtype, copy=True)
+
+    def hidden(self) -> Hidden:
+        """A copy of the state, as ``CharRNN.forward`` takes it."""
+        kept = torch.stack(self.kept)
+        if not self.has_cell_state:
+            return kept
+        return torch.stack([x[:, -self.n_hidden :] for x in self.inputs]).float(), kept
+
+
+_decoders: WeakKeyDictionary[CharRNN, dict[tuple, tuple[list, Decoder]]] = WeakKeyDictionary()
+
+
+def decoder_of(
+    model: CharRNN, dtype: torch.dtype = torch.float32, one_stream: bool = True
+) -> Decoder:
+    """The model's decoder, laid out anew only when a weight has changed."""
     version = [(w.data_ptr(), w._version) for w in model.parameters()]
-    known = _decoders.get(model)
-    if known is None or known[0] != version:
-        known = _decoders[model] = (version, Decoder(model))
-    return known[1]
+    known = _decoders.setdefault(model, {})
+    if (key := (dtype, one_stream)) not in known or known[key][0] != version:
+        known[key] = (version, Decoder(model, dtype, one_stream))
+    return known[key][1]
 
 
 def draw(
@@ -91,10 +143,9 @@ def draw(
     whose probabilities reach ``top_p`` (Holtzman et al. 2020, arXiv:1904.09751). A draw is the
     argmax of p / e with e exponential noise: no transfer to the host.
     """
-    if temperature == 0:
+    if temperature < 1e-6:  # nothing smaller can be divided by in float32
         return logits.argmax(dim=1)
-    n_kept = min(top_k or logits.shape[1], logits.shape[1])
-    logits, ids = logits.topk(n_kept) if n_kept < logits.shape[1] else logits.sort(descending=True)
+    logits, ids = logits.topk(min(top_k or logits.shape[1], logits.shape[1]))
     p = torch.softmax((logits - logits[:, :1]) / temperature, dim=1)
     if top_p < 1:
         p[p.cumsum(1) - p >= top_p] = 0  # what precedes a kept character sums to less than top_p
@@ -141,15 +192,34 @@ def generate(
     @torch.no_grad()
     def characters() -> Iterator[Tensor]:
         logits, hidden = read_prime(model, ids)
-        decoder = decoder_of(model) if dtype == torch.float32 else Decoder(model, dtype)
-        h, c = (state.repeat(1, num_samples, 1) for state in hidden)
-        state, logits = decoder.start((h, c)), logits.repeat(num_samples, 1)
+        decoder = decoder_of(model, dtype, num_samples == 1)
+        streams = Streams(decoder, of_each(lambda state: state.repeat(1, num_samples, 1), hidden))
+        options = (top_k, top_p, temperature, generator)
+        chosen = draw(logits.repeat(num_samples, 1), *options)
+        yield chosen.clone()
+
+        def advance() -> None:
+            chosen.copy_(draw(decoder.step(chosen, streams), *options))
+
+        if chosen.is_cuda:
+            advance()  # outside the graph, to set the libraries up
+            yield chosen.clone()
+            advance = _captured(advance, generator)
         while True:
-            chosen = draw(logits, top_k, top_p, temperature, generator)
-            yield chosen
-            logits = decoder.step(chosen, state)
+            advance()
+            yield chosen.clone()
 
     return characters()
+
+
+def _captured(step: Callable[[], None], generator: torch.Generator | None) -> Callable[[], None]:
+    """``step`` as a CUDA graph: one launch instead of dozens, new random numbers every time."""
+    graph = torch.cuda.CUDAGraph()
+    if generator is not None:  # torch's own generator is registered by itself
+        graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def read_prime(model: CharRNN, ids: Tensor) -> tuple[Tensor, Hidden]:
@@ -183,8 +253,6 @@ def predict_next_char(
     Raises UserError when the model never saw ``char``.
     """
     ids = encode_prime(model, char)[0].to(model.fc.weight.device)
-    decoder = decoder_of(model)
-    state = decoder.start(h if h is not None else model.init_hidden(1))
-    logits = decoder.step(ids, state)
-    h, c = zip(*state, strict=True)
-    return model.int2char[int(draw(logits, top_k))], (torch.stack(h), torch.stack(c))
+    streams = Streams(decoder_of(model), model.init_hidden(1) if h is None else h)
+    logits = decoder_of(model).step(ids, streams)
+    return model.int2char[int(draw(logits, top_k))], streams.hidden()

@@ -1,6 +1,7 @@
 """Ids -> logits."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,15 @@ from torch.nn import functional as F
 
 from charrnn.data import one_hot_encode
 
-Hidden = tuple[Tensor, Tensor]  # (h, c), each [n_layers, B, n_hidden]
+Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_layers, B, n_hidden]
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class CharRNN(nn.Module):
-    """One-hot characters -> LSTM -> dropout -> linear -> logits."""
+    """One-hot characters -> LSTM -> dropout -> linear -> logits.
+
+    The recurrent layers are called ``lstm`` whatever the cell (``lstm``, ``gru``, ``rnn``).
+    """
 
     def __init__(
         self,
@@ -20,8 +25,10 @@ class CharRNN(nn.Module):
         n_hidden: int = 256,
         n_layers: int = 2,
         drop_prob: float = 0.5,
+        cell: str = "lstm",
     ) -> None:
         super().__init__()
+        self.cell = cell
         self.n_hidden = n_hidden
         self.n_layers = n_layers
         self.drop_prob = drop_prob
@@ -31,7 +38,7 @@ class CharRNN(nn.Module):
         self.char2int = {char: i for i, char in self.int2char.items()}
 
         between = drop_prob if n_layers > 1 else 0.0  # nn.LSTM drops only between layers
-        self.lstm = nn.LSTM(
+        self.lstm = CELLS[cell](
             len(unique_tokens), n_hidden, n_layers, dropout=between, batch_first=True
         )
         self.dropout = nn.Dropout(drop_prob)
@@ -44,12 +51,14 @@ class CharRNN(nn.Module):
         for name, weight in self.lstm.named_parameters():
             if "bias" in name:
                 nn.init.zeros_(weight)
-                if "bias_ih" in name:  # gates lie in the order input, forget, cell, output
+                if (
+                    "bias_ih" in name and self.cell == "lstm"
+                ):  # gates lie in the order input, forget, cell, output
                     nn.init.ones_(weight.data[self.n_hidden : 2 * self.n_hidden])
             elif name == "weight_ih_l0":  # one-hot input: each column is a character's embedding
                 nn.init.normal_(weight, std=self.n_hidden**-0.5)
             else:
-                for gate in weight.data.chunk(4):
+                for gate in weight.data.split(self.n_hidden):
                     nn.init.orthogonal_(gate)
         nn.init.normal_(self.fc.weight, std=self.n_hidden**-0.5)
         nn.init.zeros_(self.fc.bias)
@@ -67,17 +76,24 @@ class CharRNN(nn.Module):
     def init_hidden(
         self, batch_size: int, weight_device: torch.device | str | None = None
     ) -> Hidden:
-        """Zeros: (h, c), each ``[n_layers, batch_size, n_hidden]``."""
+        """Zeros: (h, c), each ``[n_layers, batch_size, n_hidden]``; for gru and rnn only h."""
         weight = self.fc.weight
         shape = (self.n_layers, batch_size, self.n_hidden)
         zeros = weight.new_zeros(shape, device=weight_device or weight.device)
-        return zeros, zeros.clone()
+        return (zeros, zeros.clone()) if self.cell == "lstm" else zeros
+
+
+def of_each(function: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
+    """``function`` of h and of c, where there is one."""
+    if isinstance(hidden, Tensor):
+        return function(hidden)
+    h, c = hidden
+    return function(h), function(c)
 
 
 def detach(hidden: Hidden) -> Hidden:
     """The same state without its history: gradients stop here (truncated BPTT)."""
-    h, c = hidden
-    return h.detach(), c.detach()
+    return of_each(Tensor.detach, hidden)
 
 
 @torch.no_grad()
@@ -111,8 +127,7 @@ def evaluate(model: CharRNN, ids: Tensor) -> float:
         starts = _from_row_above(ends)
         if abs(loss - before) < 1e-5 * x.numel():
             break
-    h, c = ends
-    last = h[:, -1:].contiguous(), c[:, -1:].contiguous()
+    last = of_each(lambda state: state[:, -1:].contiguous(), ends)
     rest = ids[n_rows * width :]
     if len(rest) > 1:
         loss += _score(model, rest[None, :-1], rest[None, 1:], last)[0]
@@ -122,8 +137,7 @@ def evaluate(model: CharRNN, ids: Tensor) -> float:
 
 def _from_row_above(ends: Hidden) -> Hidden:
     """Each row's first state: zeros for the first, then where the row above ended."""
-    h, c = (F.pad(state[:, :-1], (0, 0, 1, 0)) for state in ends)
-    return h, c
+    return of_each(lambda state: F.pad(state[:, :-1], (0, 0, 1, 0)), ends)
 
 
 def _score(model: CharRNN, x: Tensor, y: Tensor | None, hidden: Hidden) -> tuple[float, Hidden]:

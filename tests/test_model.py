@@ -6,14 +6,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charrnn import CharRNN, evaluate, one_hot_encode
-from charrnn.generation import Decoder
+from charrnn.generation import Decoder, Streams
 
 TOKENS = tuple("abcdefg\n")
 
 
-def make(n_hidden: int = 12, n_layers: int = 2) -> CharRNN:
+def make(n_hidden: int = 12, n_layers: int = 2, cell: str = "lstm") -> CharRNN:
     torch.manual_seed(0)
-    return CharRNN(TOKENS, n_hidden, n_layers, 0.5).eval()
+    model = CharRNN(TOKENS, n_hidden, n_layers, 0.5, cell).eval()
+    for name, weight in model.named_parameters():
+        if "bias" in name:  # zeros would hide a bias that is left out
+            torch.nn.init.normal_(weight)
+    return model
 
 
 def naive_lstm(model: CharRNN, x: Tensor) -> Tensor:
@@ -50,17 +54,20 @@ def test_forward_is_the_naive_lstm(n_layers: int) -> None:
 @pytest.mark.parametrize("n_hidden", [5, 64])
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
 @pytest.mark.parametrize("n_streams", [1, 7])
-def test_decoder_is_forward(n_hidden: int, n_layers: int, n_streams: int) -> None:
-    model = make(n_hidden, n_layers)
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_decoder_is_forward(n_hidden: int, n_layers: int, n_streams: int, cell: str) -> None:
+    model = make(n_hidden, n_layers, cell)
     ids = torch.randint(len(TOKENS), (n_streams, 20))
     hidden = model.init_hidden(n_streams)
     with torch.no_grad():
-        expected = model(ids, hidden)[0].view(n_streams, 20, -1)
-        decoder = Decoder(model)
-        state = decoder.start(hidden)
+        logits, after = model(ids, hidden)
+        expected = logits.view(n_streams, 20, -1)
+        decoder = Decoder(model, torch.float32, n_streams == 1)
+        streams = Streams(decoder, hidden)
         for t in range(20):
-            logits = decoder.step(ids[:, t], state)
+            logits = decoder.step(ids[:, t], streams)
             torch.testing.assert_close(logits, expected[:, t], atol=1e-4, rtol=0)
+        torch.testing.assert_close(streams.hidden(), after, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("length", [2, 100, 4097, 9000])
