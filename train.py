@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+from charrnn.checkpoint import load_checkpoint
 from charrnn.cli import Parser, number, run
+from charrnn.corpus import load_corpus
 from charrnn.device import pick_device
 from charrnn.errors import UserError
 from charrnn.settings import PRESETS, fill_in
@@ -13,8 +15,9 @@ ALWAYS = {
     "preset": "auto",
     "device": "auto",
     "dtype": "auto",
-    "val_frac": 0.1,
     "seed": 1,
+    "cell": "lstm",
+    "min_count": 1,
 }
 
 
@@ -35,8 +38,14 @@ def parser() -> Parser:
     p.add_argument(
         "--data",
         metavar="PATH",
-        help="UTF-8 text to learn, or python-docs: the documentation inside Python itself "
-        "(default: data/anna.txt, downloaded once)",
+        nargs="+",
+        help="UTF-8 text to learn: files, a folder, or python-docs, the documentation inside "
+        "Python itself (default: data/anna.txt, downloaded once)",
+    )
+    p.add_argument(
+        "--min-count",
+        type=count,
+        help="characters seen less often are all learned as U+FFFD (default: 1, none)",
     )
     p.add_argument("--ckpt", metavar="FILE", help="where the model goes (default: rnn.net)")
     p.add_argument(
@@ -64,6 +73,9 @@ def parser() -> Parser:
         help="precision of the training step's products; weights stay float32 "
         "(default: auto, bfloat16 where the hardware has it)",
     )
+    p.add_argument(
+        "--cell", choices=("lstm", "gru", "rnn"), help="kind of recurrent layer (default: lstm)"
+    )
     p.add_argument("--n-hidden", type=count, help=f"LSTM units per layer {by_preset('n_hidden')}")
     p.add_argument("--n-layers", type=count, help=f"LSTM layers {by_preset('n_layers')}")
     p.add_argument(
@@ -84,16 +96,23 @@ def parser() -> Parser:
     p.add_argument(
         "--val-frac",
         type=number(float, 0, 1, above=True, below=True),
-        help="share of the text, cut from its end, held out to judge the model (default: 0.1)",
+        help="share of the text, cut from its end, held out to judge the model (default: 0.1, "
+        "but at most 500,000 characters)",
     )
     p.add_argument(
-        "--seed", type=number(int, 0, 2**63 - 1), help="of every random number (default: 1)"
+        "--seed", type=number(int, 0, 2**31 - 1), help="of every random number (default: 1)"
     )
     p.add_argument(
         "--prime",
         metavar="TEXT",
         help="start of the sample shown after each evaluation (default: a newline, or the model's "
         "most frequent character)",
+    )
+    p.add_argument(
+        "--init-from",
+        metavar="FILE",
+        help="start from the weights of this model; its size and cell are kept, characters new "
+        "to it get new rows, every other flag counts as usual",
     )
     p.add_argument(
         "--resume",
@@ -114,9 +133,19 @@ def main() -> int:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag}: a resumed run keeps its settings; leave {flag} out")
         settings, state = load_resume(resume)
-        return train(replace(settings, **given), state)
+        settings = replace(settings, **given)
+        return train(settings, load_corpus(settings.data, settings.min_count), state)
+    if flags["init_from"] is not None:
+        model = load_checkpoint(flags["init_from"])
+        for name in ("n_hidden", "n_layers", "cell"):
+            if flags[name] not in (None, getattr(model, name)):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag}: --init-from keeps the model's; leave {flag} out")
+            flags[name] = getattr(model, name)
     flags |= {name: value for name, value in ALWAYS.items() if flags[name] is None}
-    return train(fill_in(flags, pick_device(flags["device"]).type != "cpu"))
+    on_accelerator = pick_device(flags["device"]).type != "cpu"
+    corpus = load_corpus(flags["data"], flags["min_count"])
+    return train(fill_in(flags, on_accelerator, len(corpus.ids)), corpus)
 
 
 if __name__ == "__main__":

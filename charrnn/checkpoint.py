@@ -9,8 +9,13 @@ from typing import Any, BinaryIO
 
 import torch
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
 from charrnn.errors import UserError
-from charrnn.model import CharRNN
+from charrnn.model import CELLS, CharRNN
 
 
 @contextmanager
@@ -55,10 +60,45 @@ def check_writable(path: str | Path) -> None:
         raise UserError(f"{path}: cannot be written: {reason}; name another file") from None
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a second run from writing to ``path``; the system frees the lock of a dead process.
+
+    Raises UserError with the process id of the run that holds it.
+    """
+    if fcntl is None:  # on Windows there is no lock
+        yield
+        return
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        file = lock.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(
+                f"--ckpt {path}: process {file.read()} is training into it; wait for it, or name "
+                "another file"
+            ) from None
+        if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            break  # else its last holder removed it just now
+    with file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            lock.unlink()
+
+
 def save_dict(path: str | Path, contents: dict[str, Any]) -> None:
-    """Save plain values and tensors so that ``load_dict`` reads them back."""
+    """Save plain values and tensors so that ``load_dict`` reads them back. Raises OSError."""
     with atomic_file(path) as file:
-        torch.save(contents, file)
+        try:
+            torch.save(contents, file)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(f"{path}: {error}") from None
 
 
 def load_dict(path: str | Path) -> dict[str, Any]:
@@ -80,7 +120,7 @@ def load_dict(path: str | Path) -> dict[str, Any]:
 
 
 def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
-    """Save a dict with the notebook's four keys, ``drop_prob`` and whatever ``extra`` names.
+    """Save a dict: the notebook's four keys, ``drop_prob``, ``cell`` and what ``extra`` names.
 
     The notebook's own lines load it. ``path`` is replaced in one step. Raises OSError.
     """
@@ -91,7 +131,7 @@ def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
         "state_dict": state_dict,
         "tokens": model.unique_tokens,
     }
-    save_dict(path, {**notebook, "drop_prob": model.drop_prob, **extra})
+    save_dict(path, {**notebook, "drop_prob": model.drop_prob, "cell": model.cell, **extra})
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CharRNN:
@@ -132,9 +172,11 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
         f"state_dict has {len(weights)} entries, not the {4 * sizes['n_layers'] + 2} "
         f"of {sizes['n_layers']} layers",
     )
+    cell = checkpoint.get("cell", "lstm")
+    require(isinstance(cell, str) and cell in CELLS, f"cell is none of {', '.join(CELLS)}")
     drop_prob = checkpoint.get("drop_prob", 0.5)
     require(type(drop_prob) is float and 0 <= drop_prob < 1, "drop_prob is not in [0, 1)")
-    for name, shape in _shapes(len(tokens), **sizes).items():
+    for name, shape in _shapes(len(tokens), cell, **sizes).items():
         weight = weights.get(name)
         require(isinstance(weight, torch.Tensor), f"state_dict has no tensor {name!r}")
         found = tuple(weight.shape)
@@ -145,16 +187,17 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
             stored and weight.is_floating_point() and bool(weight.isfinite().all()),
             f"{name} holds values that are not finite numbers",
         )
-    model = CharRNN(tuple(tokens), **sizes, drop_prob=drop_prob)
+    model = CharRNN(tuple(tokens), **sizes, drop_prob=drop_prob, cell=cell)
     model.load_state_dict(weights)
     return model
 
 
-def _shapes(n_tokens: int, n_hidden: int, n_layers: int) -> dict[str, tuple[int, ...]]:
+def _shapes(n_tokens: int, cell: str, n_hidden: int, n_layers: int) -> dict[str, tuple[int, ...]]:
     """The shape of every weight of a CharRNN of this size."""
     shapes: dict[str, tuple[int, ...]] = {}
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[cell] * n_hidden
     for layer in range(n_layers):
-        shapes[f"lstm.weight_ih_l{layer}"] = (4 * n_hidden, n_hidden if layer else n_tokens)
-        shapes[f"lstm.weight_hh_l{layer}"] = (4 * n_hidden, n_hidden)
-        shapes[f"lstm.bias_ih_l{layer}"] = shapes[f"lstm.bias_hh_l{layer}"] = (4 * n_hidden,)
+        shapes[f"lstm.weight_ih_l{layer}"] = (gates, n_hidden if layer else n_tokens)
+        shapes[f"lstm.weight_hh_l{layer}"] = (gates, n_hidden)
+        shapes[f"lstm.bias_ih_l{layer}"] = shapes[f"lstm.bias_hh_l{layer}"] = (gates,)
     return shapes | {"fc.weight": (n_tokens, n_hidden), "fc.bias": (n_tokens,)}

@@ -1,7 +1,9 @@
 """Text -> ids -> batches."""
 
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +13,48 @@ from torch.nn import functional as F
 
 from charrnn.errors import UserError
 
+BLOCK = 1 << 21  # bytes of text read at a time
+UNKNOWN = "\ufffd"  # stands for rare characters in a vocabulary made with --min-count
 
-def read_text(path: str | Path) -> str:
-    """The UTF-8 text in a file, without a byte-order mark and with ``\\n`` line ends.
 
-    Raises UserError for a file that is missing, empty, binary or not UTF-8 (with the byte offset).
-    """
+def read_raw(path: str | Path) -> Iterator[bytes]:
+    """The bytes of a file in blocks. Raises UserError when it cannot be read."""
     try:
-        raw = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            while raw := file.read(BLOCK):
+                yield raw
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a UTF-8 text with --data FILE") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read: {reason}; give a readable text file") from None
-    if b"\0" in raw:
-        offset = raw.index(b"\0")
-        raise UserError(f"{path}: binary, not text (a zero byte at byte {offset}); give UTF-8 text")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        bad = raw[error.start]
-        raise UserError(
-            f"{path}: not UTF-8: byte 0x{bad:02x} at byte {error.start}; save the file as UTF-8"
-        ) from None
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    if not text:
-        raise UserError(f"{path}: empty; give a file with some text in it")
-    return text
+
+
+def read_blocks(path: str | Path) -> Iterator[str]:
+    """The UTF-8 text in a file, without a byte-order mark and with ``\\n`` line ends, in blocks.
+
+    Raises UserError for a file that is missing, binary or not UTF-8 (with the byte offset).
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    read, kept = 0, ""  # a \r at the end of a block waits for the \n that may follow
+    for raw in chain(read_raw(path), [b""]):
+        if (zero := raw.find(b"\0")) >= 0:
+            raise UserError(
+                f"{path}: binary, not text (a zero byte at byte {read + zero}); give UTF-8 text"
+            )
+        undecoded = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:
+            where, bad = read - undecoded + error.start, error.object[error.start]
+            raise UserError(
+                f"{path}: not UTF-8: byte 0x{bad:02x} at byte {where}; save the file as UTF-8"
+            ) from None
+        text = kept + (text.removeprefix("\ufeff") if read == 0 else text)
+        read += len(raw)
+        kept = "\r" if raw and text.endswith("\r") else ""
+        if text := text.removesuffix(kept).replace("\r\n", "\n"):
+            yield text
 
 
 def code_points(text: str) -> np.ndarray:
@@ -62,16 +79,19 @@ class Vocabulary:
     def encode(self, text: str) -> Tensor:
         """Ids of the characters, ``[len(text)]`` int64.
 
-        Raises UserError that names the characters not in the vocabulary.
+        Raises UserError that names the characters not in the vocabulary, unless it holds U+FFFD,
+        which then stands for them.
         """
         points = code_points(text)
         known = code_points("".join(self.tokens))
         order = np.argsort(known)
         place = np.searchsorted(known, points, sorter=order).clip(max=len(known) - 1)
         ids = order[place]
-        strange = points[known[ids] != points]
-        if strange.size:
-            names = " ".join(ascii(chr(point)) for point in np.unique(strange)[:10])
+        strange = known[ids] != points
+        if strange.any() and UNKNOWN in self.tokens:
+            ids[strange] = self.tokens.index(UNKNOWN)
+        elif strange.any():
+            names = " ".join(ascii(chr(point)) for point in np.unique(points[strange])[:10])
             raise UserError(f"characters the model never saw: {names}; leave them out")
         return torch.from_numpy(ids.astype(np.int64))
 
@@ -90,7 +110,7 @@ def split_text(ids: Tensor, val_frac: float) -> tuple[Tensor, Tensor]:
 
     Raises UserError when either part would hold fewer than the 2 characters a prediction needs.
     """
-    n_val = int(len(ids) * val_frac)
+    n_val = round(len(ids) * val_frac)
     if n_val < 2 or len(ids) - n_val < 2:
         raise UserError(
             f"--val-frac {val_frac}: of {len(ids)} characters it holds out {n_val}, and both parts "

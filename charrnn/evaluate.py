@@ -2,11 +2,12 @@
 
 import json
 import math
+from typing import Any
 
 from charrnn.checkpoint import load_dict, model_from
 from charrnn.cli import Parser, number, run
 from charrnn.corpus import load_corpus
-from charrnn.data import Vocabulary, split_text
+from charrnn.data import split_text
 from charrnn.device import pick_device
 from charrnn.errors import UserError
 from charrnn.model import evaluate
@@ -19,7 +20,8 @@ def parser() -> Parser:
     p.add_argument(
         "--data",
         metavar="PATH",
-        help="UTF-8 text, or python-docs (default: data/anna.txt, downloaded once)",
+        nargs="+",
+        help="UTF-8 texts, a folder, or python-docs (default: data/anna.txt, downloaded once)",
     )
     p.add_argument(
         "--split",
@@ -38,15 +40,23 @@ def parser() -> Parser:
     return p
 
 
+def val_frac_of(checkpoint: dict[str, Any]) -> float:
+    """The share of its text that a model's training held out; 0.1 if it does not say."""
+    val_frac = checkpoint.get("val_frac", 0.1)
+    return val_frac if isinstance(val_frac, float) and 0 < val_frac < 1 else 0.1
+
+
 def main() -> None:
     """Parse the command line and print the line."""
     args = parser().parse_args()
     device = pick_device(args.device)
     checkpoint = load_dict(args.ckpt)
     model = model_from(checkpoint, args.ckpt).to(device).eval()
-    ids = Vocabulary(model.unique_tokens).encode(load_corpus(args.data))
+    corpus = load_corpus(args.data)
+    ids = corpus.ids
     if args.split == "val":
-        _, ids = split_text(ids, args.val_frac or checkpoint.get("val_frac", 0.1))
+        _, ids = split_text(ids, args.val_frac or val_frac_of(checkpoint))
+    ids = corpus.encode_for(model.unique_tokens, len(corpus.ids) - len(ids))
     if len(ids) < 2:
         raise UserError(f"{args.data}: {len(ids)} character; evaluating needs at least 2")
     loss = evaluate(model, ids)

@@ -97,6 +97,24 @@ def detach(hidden: Hidden) -> Hidden:
 
 
 @torch.no_grad()
+def transplant(source: CharRNN, target: CharRNN) -> int:
+    """Copy the weights of ``source`` into ``target``, which knows all its characters.
+
+    What belongs to characters new to the source stays as it was; returns how many those are.
+    """
+    places = torch.tensor([target.char2int[char] for char in source.unique_tokens])
+    ours = target.state_dict()
+    for name, weight in source.state_dict().items():
+        if name == "lstm.weight_ih_l0":
+            ours[name][:, places] = weight.to(ours[name].device)
+        elif name.startswith("fc."):
+            ours[name][places] = weight.to(ours[name].device)
+        else:
+            ours[name].copy_(weight)
+    return len(target.unique_tokens) - len(places)
+
+
+@torch.no_grad()
 def evaluate(model: CharRNN, ids: Tensor) -> float:
     """Cross-entropy in nats per character of ``ids[1:]`` given all that came before in ``ids``.
 

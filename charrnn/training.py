@@ -1,15 +1,12 @@
 """The loop: batches -> loss -> gradients -> better weights, evaluated and saved on the way."""
 
-import hashlib
 import json
 import math
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,17 +16,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from charrnn.checkpoint import atomic_file, check_writable, load_dict, save_checkpoint, save_dict
-from charrnn.corpus import load_corpus
-from charrnn.data import Vocabulary, count_batches, get_batches, split_text
+from charrnn.checkpoint import (
+    atomic_file,
+    check_writable,
+    load_checkpoint,
+    load_dict,
+    locked,
+    save_checkpoint,
+    save_dict,
+)
+from charrnn.console import catch_signals, visible
+from charrnn.corpus import Corpus
+from charrnn.data import count_batches, get_batches, split_text
 from charrnn.device import pick_device, pick_dtype
 from charrnn.errors import UserError
 from charrnn.generation import default_prime, encode_prime, sample
-from charrnn.model import CharRNN, Hidden, detach, evaluate
+from charrnn.model import CharRNN, Hidden, detach, evaluate, of_each, transplant
+from charrnn.parallel import World
 from charrnn.settings import Settings
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
 READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
+MOST_BAD = 20  # steps in a row that were not finite, before the run goes back
 SAMPLE_CHARS = 200
 
 
@@ -37,22 +45,22 @@ SAMPLE_CHARS = 200
 class Progress:
     """Where a run stands."""
 
-    step: int = 0  # batches learned from, in all
+    step: int = 0  # batches read, in all
     epoch: int = 0  # epochs completed
-    batch: int = 0  # batches learned from in this epoch
-    offset: int = 0  # characters skipped at the start of the text in this epoch
+    batch: int = 0  # batches read in this epoch
     seconds: float = 0.0  # spent so far, over all resumes
     evaluations: int = 0
-    unreported: int = 0  # steps since the last evaluation
+    lr_scale: float = 1.0  # halved each time the loss stopped being a finite number
     best: float = math.inf  # lowest held-out loss, nats per character
 
 
 class Run:
     """A model, its data and its optimizer, and where they stand: all that ``--resume`` restores."""
 
-    def __init__(self, settings: Settings, resumed: dict[str, Any] | None = None) -> None:
+    def __init__(self, settings: Settings, corpus: Corpus, resumed: dict | None = None) -> None:
         self.settings = settings
-        self.device = pick_device(settings.device)
+        self.world = World(pick_device(settings.device))
+        self.device = self.world.device
         self.dtype = pick_dtype(settings.dtype, self.device)
         self.net = Path(settings.ckpt)
         check_writable(self.net)
@@ -62,24 +70,31 @@ class Run:
         check_writable(self.resume)
         check_writable(self.log)
 
-        text = load_corpus(settings.data)
-        self.text_sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
-        if resumed and resumed["text_sha256"] != self.text_sha256:
+        self.corpus = corpus
+        if resumed and resumed["sha256"] != corpus.sha256:
             raise UserError(f"--resume: {settings.data or 'the text'} is not the text of that run")
-        vocabulary = Vocabulary.from_text(text)
-        # the smallest type that holds every id, kept on the device: a batch is a slice of it
-        small = torch.uint8 if len(vocabulary) <= 256 else torch.int32
-        ids = vocabulary.encode(text).to(small)
-        self.train_ids, self.val_ids = split_text(ids.to(self.device), settings.val_frac)
-        get_batches(self.train_ids, settings.batch_size, settings.seq_length)  # raises if too short
-        self.steps_per_epoch = count_batches(
-            len(self.train_ids), settings.batch_size, settings.seq_length
-        )
+        tokens = tuple(resumed["tokens"]) if resumed else corpus.vocabulary.tokens
+        source = None
+        if settings.init_from and not resumed:
+            source = load_checkpoint(settings.init_from)
+            tokens = tuple(sorted({*tokens, *source.unique_tokens}))
+        ids = corpus.encode_for(tokens)
+        train_ids, self.val_ids = split_text(ids, settings.val_frac)
+        size = (settings.batch_size, settings.seq_length)
+        get_batches(train_ids, *size)  # raises if too short
+        self.steps_per_epoch = count_batches(len(train_ids), *size)
+        # the smallest type that holds every id, on the device: a batch is a slice of it
+        small = torch.uint8 if len(tokens) <= 256 else torch.int16
+        self.train_ids = train_ids.to(self.device, small)
+        self.rows = self.world.rows(settings.batch_size)
 
         torch.manual_seed(settings.seed)
-        self.model = CharRNN(
-            vocabulary.tokens, settings.n_hidden, settings.n_layers, settings.drop_prob
-        ).to(self.device)
+        shape = (settings.n_hidden, settings.n_layers, settings.drop_prob, settings.cell)
+        self.model = CharRNN(tokens, *shape).to(self.device)
+        if source is not None:
+            new = transplant(source, self.model)
+            print(f"weights from {settings.init_from}; {new} characters are new to it")
+        self.parallel = self.world.wrap(self.model)
         self.prime = settings.prime or default_prime(self.model)
         encode_prime(self.model, self.prime)  # raises for characters the model does not know
         self.optimizer = torch.optim.AdamW(
@@ -87,13 +102,20 @@ class Run:
             lr=settings.lr,
             betas=(0.9, settings.beta2),
             weight_decay=settings.weight_decay,
-            fused=self.device.type != "mps",
+            fused=True,
         )
-        self.hidden = self.model.init_hidden(settings.batch_size)
-        self.loss_sum = torch.zeros((), device=self.device)  # since the last evaluation
         self.progress = Progress()
+        self.zeros = self.model.init_hidden(self.rows.stop - self.rows.start)
+        self.hidden = self.zeros
+        # kept on the device, read now and then: since the last evaluation, and in a row
+        names = ("loss", "steps", "skipped", "bad")
+        self.tally = {name: torch.zeros((), device=self.device) for name in names}
+        self.lines: list[str] = []  # of the log
+        self.trouble: str | None = None  # why the last save failed
         if resumed:
             self.restore(resumed)
+        if self.world.rank:  # each process drops other units
+            torch.manual_seed(settings.seed + self.world.rank + self.progress.step)
 
     def fraction_done(self) -> float:
         """How much of the run is over, 0 to 1 (or a little more): by steps or by the clock."""
@@ -114,51 +136,57 @@ class Run:
         cuda = self.device.type == "cuda"
         return {
             "settings": asdict(self.settings),
-            "text_sha256": self.text_sha256,
+            "sha256": self.corpus.sha256,
+            "tokens": self.model.unique_tokens,
             "progress": asdict(self.progress),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "hidden": self.hidden,
-            "loss_sum": self.loss_sum,
+            "hidden": of_each(self.world.gather, self.hidden),
+            "tally": self.tally,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """The opposite of ``state``."""
-        self.progress = Progress(**state["progress"])
+        vars(self.progress).update(state["progress"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        h, c = state["hidden"]
-        self.hidden = h.to(self.device), c.to(self.device)
-        self.loss_sum = state["loss_sum"].to(self.device)
+        self.hidden = of_each(lambda h: h[:, self.rows].to(self.device), state["hidden"])
+        self.tally = {name: state["tally"][name].to(self.device) for name in self.tally}
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
 
-def train(settings: Settings, resumed: dict[str, Any] | None = None) -> int:
+def train(settings: Settings, corpus: Corpus, resumed: dict[str, Any] | None = None) -> int:
     """Train from the start, or from what ``load_resume`` gave; returns the exit status.
 
     0 at the end; 130 or 143 when Ctrl-C or SIGTERM ended it early, with everything saved.
-    Raises UserError for settings that cannot work, before anything on disk is changed.
+    Raises UserError for settings that cannot work, before anything on disk is changed, and when
+    the last save failed.
     """
-    run = Run(settings, resumed)
-    print(describe(run), flush=True)
-    start_log(run)
-    with catch_signals() as caught, progress_bar(run) as bar:
-        learn(run, bar, caught)
-    if caught:
-        save_dict(run.resume, run.state())
+    run = Run(settings, corpus, resumed)
+    first = run.world.rank == 0  # one process speaks and writes for all
+    with locked(run.net) if first else nullcontext():
+        if first:
+            print(describe(run), flush=True)
+            start_log(run)
+        save_run(run)
+        with catch_signals() as caught, progress_bar(run) as bar:
+            learn(run, bar, caught)
+        if run.trouble or caught:
+            save_run(run)
+    if run.trouble:
+        raise UserError(f"the last save failed: {run.trouble}; older files were left as they were")
+    best = run.progress.best
+    if caught and first:
         resume = shlex.join(["--resume", str(run.resume)])
         print(f"stopped at step {run.progress.step}; go on with: python train.py {resume}")
-        return 128 + caught[0]
-    if run.progress.best == math.inf:
-        raise UserError("the loss was never a finite number; lower --lr or --clip")
-    best = run.progress.best
-    print(f"best held-out loss {best:.4f} nats/char ({best / math.log(2):.4f} bits), in {run.net}")
-    print(f"next: python sample.py {shlex.join(['--ckpt', str(run.net)])}")
-    return 0
+    elif first:
+        print(f"best held-out loss {best:.4f} nats/char ({best / math.log(2):.4f} bits): {run.net}")
+        print(f"next: python sample.py {shlex.join(['--ckpt', str(run.net)])}")
+    return 128 + caught[0] if caught else 0
 
 
 def learn(run: Run, bar: tqdm, caught: list[int]) -> None:
@@ -167,25 +195,27 @@ def learn(run: Run, bar: tqdm, caught: list[int]) -> None:
     began = time.perf_counter() - progress.seconds
     while run.fraction_done() < 1 and not caught:
         if progress.batch == 0:  # row i's end is not row i + 1's beginning: start from zeros
-            run.hidden = run.model.init_hidden(settings.batch_size)
-            progress.offset = random_offset(run)
-        text = run.train_ids[progress.offset :]
+            run.hidden = run.zeros
+        text = run.train_ids[epoch_offset(run) :]
         batches = get_batches(text, settings.batch_size, settings.seq_length)
         for x, y in islice(batches, progress.batch, None):
-            x, y = x.to(run.device), y.to(run.device)
+            x, y = x[run.rows].to(run.device), y[run.rows].to(run.device)
             for group in run.optimizer.param_groups:
                 group["lr"] = learning_rate(run)
             loss, run.hidden = train_step(run, x, y, detach(run.hidden))
-            run.loss_sum += loss
-            progress.unreported += 1
             progress.step += 1
             progress.batch += 1
-            progress.seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            progress.seconds, signal = run.world.largest(seconds, caught[0] if caught else 0)
+            if signal and not caught:
+                caught.append(int(signal))
             if progress.step % READ_EVERY == 0:
                 show(run, bar, loss.item())
+                if run.tally["bad"] >= MOST_BAD:
+                    go_back(run)
+                    break
             if run.evaluations_due() > progress.evaluations:
                 report(run)
-                progress.seconds = time.perf_counter() - began
             if run.fraction_done() >= 1 or caught:
                 break
         if progress.batch == run.steps_per_epoch:
@@ -194,71 +224,131 @@ def learn(run: Run, bar: tqdm, caught: list[int]) -> None:
 
 
 def train_step(run: Run, x: Tensor, y: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-    """One update from ``x``, ``y`` (both ``[B, T]`` ids): (loss in nats per character, state)."""
-    loss, hidden = forward(run, x, y, hidden)
+    """One update from ``x``, ``y`` (both ``[B, T]`` ids): (loss in nats per character, state).
+
+    When the gradient is not finite, weights and optimizer stay as they are and the state is
+    zeroed. The device decides that alone, so that nobody waits for it.
+    """
+    loss, after = forward(run, run.parallel, x, y, hidden)
     run.optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
+    norm = nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
+    bad = ~norm.isfinite()
+    run.optimizer.found_inf = bad.float()  # what GradScaler sets to have a step skipped
     run.optimizer.step()
-    return loss.detach(), hidden
+    run.tally["loss"] += loss.detach().where(~bad, 0)
+    run.tally["steps"] += ~bad
+    run.tally["skipped"] += bad
+    run.tally["bad"].add_(1).mul_(bad)
+    return loss.detach(), of_each(lambda h: h.where(~bad, 0), after)
 
 
-def forward(run: Run, x: Tensor, y: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+def forward(
+    run: Run, model: nn.Module, x: Tensor, y: Tensor, hidden: Hidden
+) -> tuple[Tensor, Hidden]:
     """Cross-entropy of ``y`` after ``x`` in nats per character, and the new hidden state."""
     with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
-        logits, hidden = run.model(x, hidden)
+        logits, hidden = model(x, hidden)
     return F.cross_entropy(logits.float(), y.long().flatten()), hidden
 
 
 def learning_rate(run: Run) -> float:
     """Linear warm-up, then a cosine to zero (Loshchilov and Hutter 2017, eq. 5); or constant."""
+    peak = run.settings.lr * run.progress.lr_scale
     if not run.settings.cosine:
-        return run.settings.lr
+        return peak
     done = min(run.fraction_done(), 1)
-    return run.settings.lr * min(1, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
+    return peak * min(1, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def random_offset(run: Run) -> int:
+def epoch_offset(run: Run) -> int:
     """Where an epoch starts, so that windows differ: anywhere that costs no batch; 0 at first."""
+    if run.progress.epoch == 0:
+        return 0
     spare = len(run.train_ids) % (run.settings.batch_size * (run.settings.seq_length + 1))
-    return int(torch.randint(spare + 1, ())) if run.progress.epoch else 0
+    generator = torch.Generator().manual_seed(run.settings.seed + run.progress.epoch)
+    return int(torch.randint(spare + 1, (), generator=generator))
+
+
+def go_back(run: Run) -> None:
+    """Restore the state last saved, with half the learning rate. Raises UserError at the end."""
+    scale, seconds = run.progress.lr_scale / 2, run.progress.seconds
+    if scale < 0.1:
+        raise UserError(
+            f"{MOST_BAD} steps in a row gave no finite loss, at three learning rates; "
+            f"lower --lr (now {run.settings.lr:g}) or --clip, or use --dtype float32"
+        )
+    run.restore(load_dict(run.resume))
+    run.progress.lr_scale, run.progress.seconds = scale, seconds
+    if run.world.rank == 0:
+        tqdm.write(
+            f"{MOST_BAD} steps in a row gave no finite loss: back to step {run.progress.step}, "
+            f"with {scale:g} of the learning rate"
+        )
 
 
 def report(run: Run) -> None:
     """Evaluate on the held-out text, log, keep the best model, save the run, show a sample."""
-    progress, settings = run.progress, run.settings
-    train_loss = run.loss_sum.item() / progress.unreported
-    run.loss_sum.zero_()
-    progress.unreported = 0
+    progress = run.progress
+    line = evaluated(run)
+    for name in ("loss", "steps", "skipped"):
+        run.tally[name].zero_()
     progress.evaluations = run.evaluations_due()
-    val_loss = evaluate(run.model, run.val_ids)
+    save_run(run, line)
+    if run.world.rank == 0:
+        generator = torch.Generator(run.device).manual_seed(run.settings.seed)
+        text = sample(run.model, SAMPLE_CHARS, run.prime, top_k=5, generator=generator)
+        tqdm.write(
+            f"\nstep {progress.step}, epoch {line['epoch']:.2f}, {progress.seconds:.0f} s: train "
+            f"{line['train_loss'] or math.nan:.4f}, held out {line['val_loss'] or math.nan:.4f} "
+            f"nats/char ({line['val_bpc'] or math.nan:.4f} bits)\n{visible(text)}\n"
+        )
+
+
+def evaluated(run: Run) -> dict[str, Any]:
+    """A line of the log. Only the first process evaluates; none of the others reads its line."""
+    progress, settings = run.progress, run.settings
+    train_loss = (run.world.mean(run.tally["loss"]) / run.tally["steps"]).item()
+    val_loss = math.nan if run.world.rank else evaluate(run.model, run.val_ids)
     chars = progress.step * settings.batch_size * settings.seq_length
-    line = {
+    finite = math.isfinite(val_loss)
+    return {
         "step": progress.step,
         "epoch": round(progress.step / run.steps_per_epoch, 4),
         "seconds": round(progress.seconds, 3),
-        "train_loss": train_loss,
-        "val_loss": val_loss,
-        "val_bpc": val_loss / math.log(2),
+        "train_loss": train_loss if math.isfinite(train_loss) else None,
+        "val_loss": val_loss if finite else None,
+        "val_bpc": val_loss / math.log(2) if finite else None,
         "chars_per_second": round(chars / progress.seconds),
         "lr": run.optimizer.param_groups[0]["lr"],
+        "chars": chars,
+        "skipped": int(run.tally["skipped"]),
     }
-    with run.log.open("a") as log:
-        log.write(json.dumps(line) + "\n")
-    if val_loss < progress.best:
-        progress.best = val_loss
-        kept = ("step", "epoch", "val_loss", "val_bpc")
-        extra = {key: line[key] for key in kept} | {"val_frac": settings.val_frac}
-        save_checkpoint(run.net, run.model, **extra)
-    save_dict(run.resume, run.state())
 
-    generator = torch.Generator(run.device).manual_seed(settings.seed)
-    text = sample(run.model, SAMPLE_CHARS, run.prime, top_k=5, generator=generator)
-    tqdm.write(
-        f"\nstep {progress.step}, epoch {line['epoch']:.2f}, {progress.seconds:.0f} s: "
-        f"train {train_loss:.4f}, held out {val_loss:.4f} nats/char ({line['val_bpc']:.4f} bits)"
-        f"\n{text}\n"
-    )
+
+def save_run(run: Run, line: dict[str, Any] | None = None) -> None:
+    """Write the log, the model if ``line`` says that it is the best yet, and the run's state.
+
+    What the disk refuses leaves the old files whole, is said once, and is tried again next time.
+    """
+    state = run.state()  # every process holds a part of it
+    if run.world.rank:
+        return
+    try:
+        if line is not None:
+            run.lines.append(json.dumps(line) + "\n")
+        with atomic_file(run.log) as log:
+            log.write("".join(run.lines).encode())
+        if line is not None and (line["val_loss"] or math.inf) < run.progress.best:
+            kept = {key: line[key] for key in ("step", "epoch", "val_loss", "val_bpc")}
+            save_checkpoint(run.net, run.model, val_frac=run.settings.val_frac, **kept)
+            run.progress.best = line["val_loss"]
+        save_dict(run.resume, {**state, "progress": asdict(run.progress)})
+        run.trouble = None
+    except OSError as error:
+        if run.trouble is None:
+            tqdm.write(f"could not save: {error}; the run goes on, and tries again")
+        run.trouble = str(error)
 
 
 def describe(run: Run) -> str:
@@ -277,8 +367,8 @@ def describe(run: Run) -> str:
         )
     return (
         f"preset {settings.preset} on {run.device}, {str(run.dtype).removeprefix('torch.')}: "
-        f"LSTM {settings.n_hidden} x {settings.n_layers}, dropout {settings.drop_prob:g}, "
-        f"{n_weights:,} weights\n"
+        f"{settings.cell.upper()} {settings.n_hidden} x {settings.n_layers}, dropout "
+        f"{settings.drop_prob:g}, {n_weights:,} weights\n"
         f"text: {n_train:,} characters to learn from, {len(run.val_ids):,} held out, "
         f"{len(run.model.unique_tokens)} distinct\n"
         f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
@@ -293,7 +383,7 @@ def seconds_per_step(run: Run) -> float:
     with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
         for _ in range(2):  # the first one also sets up the libraries
             began = time.perf_counter()
-            loss, _ = forward(run, x, y, run.hidden)
+            loss, _ = forward(run, run.model, x[run.rows], y[run.rows], run.zeros)
             loss.backward()
             loss.item()  # waits for the device
     run.optimizer.zero_grad()
@@ -301,13 +391,10 @@ def seconds_per_step(run: Run) -> float:
 
 
 def start_log(run: Run) -> None:
-    """Empty the log; on resume, drop what a later step of the interrupted run had added."""
-    lines = []
+    """On resume, take up the log, without what a later step of the interrupted run had added."""
     if run.progress.step and run.log.exists():
         with run.log.open() as log:
-            lines = [line for line in log if json.loads(line)["step"] <= run.progress.step]
-    with atomic_file(run.log) as log:
-        log.write("".join(lines).encode())
+            run.lines = [line for line in log if json.loads(line)["step"] <= run.progress.step]
 
 
 def load_resume(path: str) -> tuple[Settings, dict[str, Any]]:
@@ -316,23 +403,27 @@ def load_resume(path: str) -> tuple[Settings, dict[str, Any]]:
     The run's files stay beside the resume file, wherever that is now. Raises UserError.
     """
     state = load_dict(path)
-    if "settings" not in state or "text_sha256" not in state:
-        raise UserError(f"--resume {path}: no interrupted run; give a .resume file of train.py")
-    settings = Settings(**state["settings"])
-    beside = Path(path).parent / Path(settings.ckpt).name
-    return Settings(**{**state["settings"], "ckpt": str(beside)}), state
+    try:
+        settings = Settings(**state["settings"])
+        beside = str(Path(path).parent / Path(settings.ckpt).name)
+        Progress(**state["progress"])
+        keys = ("sha256", "tokens", "model", "optimizer", "hidden", "tally", "rng", "cuda_rng")
+        return replace(settings, ckpt=beside), {key: state[key] for key in ("progress", *keys)}
+    except (KeyError, TypeError):
+        raise UserError(
+            f"--resume {path}: no interrupted run; give a .resume file of train.py"
+        ) from None
 
 
-@contextmanager
-def progress_bar(run: Run) -> Iterator[tqdm]:
+def progress_bar(run: Run) -> tqdm:
     """A bar from 0 to 100 % of the budget."""
-    with tqdm(
+    return tqdm(
         total=100,
-        initial=100 * run.fraction_done(),
+        initial=min(100 * run.fraction_done(), 100),
         bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
         file=sys.stderr,
-    ) as bar:
-        yield bar
+        disable=run.world.rank > 0,
+    )
 
 
 def show(run: Run, bar: tqdm, loss: float) -> None:
@@ -345,22 +436,3 @@ def show(run: Run, bar: tqdm, loss: float) -> None:
         refresh=False,
     )
     bar.update(min(100 * run.fraction_done(), 100) - bar.n)
-
-
-@contextmanager
-def catch_signals() -> Iterator[list[int]]:
-    """A list that receives SIGINT or SIGTERM once; a second one ends the process at once."""
-    caught: list[int] = []
-
-    def catch(number: int, _frame: object) -> None:
-        caught.append(number)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        print("\nfinishing this step and saving; once more stops at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -38,7 +38,7 @@ def test_a_run_leaves_model_log_and_resume(trained: Path) -> None:
     assert [round(line["epoch"]) for line in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[-1]["val_loss"] < lines[0]["val_loss"] < 3
     keys = {"step", "epoch", "seconds", "train_loss", "val_loss", "val_bpc"}
-    assert keys | {"chars_per_second", "lr"} == lines[0].keys()
+    assert keys | {"chars_per_second", "lr", "chars", "skipped"} == lines[0].keys()
     best = min(line["val_loss"] for line in lines)
     result = run(trained, "charrnn.evaluate", "--data", "a.txt", "--device", "cpu")
     assert json.loads(result.stdout)["loss"] == pytest.approx(best, abs=5e-4)

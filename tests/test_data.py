@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from charrnn import Vocabulary, get_batches, one_hot_encode
-from charrnn.data import count_batches, read_text, split_text
+from charrnn.corpus import load_corpus
+from charrnn.data import count_batches, split_text
 from charrnn.errors import UserError
 
 
@@ -43,6 +44,11 @@ def test_too_short_says_how_short() -> None:
         get_batches(torch.arange(7), 4, 2)
     with pytest.raises(UserError, match="--val-frac"):
         split_text(torch.arange(10), 0.1)
+
+
+def read_text(path: Path) -> str:
+    corpus = load_corpus([str(path)])
+    return corpus.vocabulary.decode(corpus.ids)
 
 
 def test_read_text(tmp_path: Path) -> None:
