@@ -1,7 +1,10 @@
 """What is kept on disk: written whole or not at all, read without running code."""
 
 import os
+import pickletools
+import re
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,12 @@ except ImportError:
 
 from charrnn.errors import UserError
 from charrnn.model import CELLS, CharRNN
+
+CALLED = {  # by the pickles that torch.save makes of tensors in dicts
+    "collections OrderedDict",
+    "torch._utils _rebuild_parameter",
+    "torch._utils _rebuild_tensor_v2",
+}
 
 
 @contextmanager
@@ -107,6 +116,7 @@ def load_dict(path: str | Path) -> dict[str, Any]:
     Raises UserError if the file is missing, damaged, or holds anything but plain values.
     """
     try:
+        _check_archive(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train.py makes one") from None
@@ -117,6 +127,23 @@ def load_dict(path: str | Path) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise UserError(f"{path}: not a checkpoint: it holds no dict; train.py makes one")
     return contents
+
+
+def _check_archive(path: str | Path) -> None:
+    """Raises ValueError for a file that would unpack to more than its size, or call what we never
+    call: weights_only runs no code, but knows functions that allocate whatever they are told."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if packed or sum(entry.file_size for entry in entries) > os.path.getsize(path):
+            raise ValueError("compressed")
+        for entry in entries:
+            if entry.filename.endswith(".pkl"):
+                for opcode, name, _ in pickletools.genops(archive.read(entry)):
+                    if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not (
+                        name in CALLED or re.fullmatch(r"torch \w+Storage", name)
+                    ):
+                        raise ValueError(f"calls {name}")
 
 
 def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:

@@ -36,7 +36,7 @@ def read_blocks(path: str | Path) -> Iterator[str]:
     Raises UserError for a file that is missing, binary or not UTF-8 (with the byte offset).
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    read, kept = 0, ""  # a \r at the end of a block waits for the \n that may follow
+    read, begun, kept = 0, False, ""  # a \r at the end of a block waits for the \n that may follow
     for raw in chain(read_raw(path), [b""]):
         if (zero := raw.find(b"\0")) >= 0:
             raise UserError(
@@ -50,7 +50,8 @@ def read_blocks(path: str | Path) -> Iterator[str]:
             raise UserError(
                 f"{path}: not UTF-8: byte 0x{bad:02x} at byte {where}; save the file as UTF-8"
             ) from None
-        text = kept + (text.removeprefix("\ufeff") if read == 0 else text)
+        text = kept + (text if begun else text.removeprefix("\ufeff"))
+        begun = begun or read + len(raw) > 2
         read += len(raw)
         kept = "\r" if raw and text.endswith("\r") else ""
         if text := text.removesuffix(kept).replace("\r\n", "\n"):

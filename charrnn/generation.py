@@ -250,8 +250,10 @@ def predict_next_char(
 ) -> tuple[str, Hidden]:
     """A next character after ``char`` in state ``h`` (None: zeros), and the state after ``char``.
 
-    Raises UserError when the model never saw ``char``.
+    Raises UserError when ``char`` is not one character that the model knows.
     """
+    if len(char) != 1:
+        raise UserError(f"{char!r:.40} is not one character; sample() takes longer primes")
     ids = encode_prime(model, char)[0].to(model.fc.weight.device)
     streams = Streams(decoder_of(model), model.init_hidden(1) if h is None else h)
     logits = decoder_of(model).step(ids, streams)
