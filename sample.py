@@ -2,7 +2,7 @@
 
 import codecs
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TextIO
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from charrnn.checkpoint import atomic_file, check_writable, load_checkpoint
 from charrnn.cli import Parser, number, run
+from charrnn.console import visible
 from charrnn.data import Vocabulary
 from charrnn.device import pick_device, pick_dtype
 from charrnn.generation import default_prime, generate
@@ -65,24 +66,34 @@ def parser() -> Parser:
         default="auto",
         help="precision of the weights; auto: bfloat16 where the hardware has it (default: auto)",
     )
+    p.add_argument(
+        "--raw",
+        action="store_true",
+        help="print control characters as they are even to a terminal, which obeys them",
+    )
     p.add_argument("--out", metavar="FILE", help="write the text there instead of to stdout")
     return p
 
 
 def write_samples(
-    file: TextIO, prime: str, vocabulary: Vocabulary, steps: Iterator[Tensor], size: int
+    file: TextIO,
+    prime: str,
+    vocabulary: Vocabulary,
+    steps: Iterator[Tensor],
+    size: int,
+    show: Callable[[str], str],
 ) -> None:
     """Write the first stream as it comes, then the others, each on its own after a blank line."""
-    file.write(prime)
+    file.write(show(prime))
     blocks: list[Tensor] = []
     limited = islice(steps, size)
     while block := list(islice(limited, BLOCK)):
         blocks.append(torch.stack(block).cpu())
-        file.write(vocabulary.decode(blocks[-1][:, 0]))
+        file.write(show(vocabulary.decode(blocks[-1][:, 0])))
         file.flush()
     file.write("\n")
     for ids in torch.cat(blocks).T[1:] if blocks else ():
-        file.write(f"\n{prime}{vocabulary.decode(ids)}\n")
+        file.write(f"\n{show(prime + vocabulary.decode(ids))}\n")
 
 
 def main() -> None:
@@ -105,13 +116,15 @@ def main() -> None:
         generator,
         pick_dtype(args.dtype, device),
     )
+    vocabulary = Vocabulary(tuple(model.unique_tokens))
     if args.out is None:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-        write_samples(sys.stdout, prime, Vocabulary(tuple(model.unique_tokens)), steps, args.size)
+        show = visible if sys.stdout.isatty() and not args.raw else str
+        write_samples(sys.stdout, prime, vocabulary, steps, args.size, show)
     else:
         with atomic_file(args.out) as file:
             text = codecs.getwriter("utf-8")(file)
-            write_samples(text, prime, Vocabulary(tuple(model.unique_tokens)), steps, args.size)
+            write_samples(text, prime, vocabulary, steps, args.size, str)
 
 
 if __name__ == "__main__":

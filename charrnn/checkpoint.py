@@ -34,24 +34,19 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     Raises OSError as the file system does.
     """
     path = Path(path)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+    # always the same name: what a killed process leaves behind is overwritten, not piled up
+    partial = path.with_name(f".{path.name}.tmp")
     try:
-        with file:
+        with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(file.name, mode)
-        os.replace(file.name, path)
+        if path.exists():
+            partial.chmod(path.stat().st_mode & 0o777)
+        partial.replace(path)
     except BaseException:
-        os.unlink(file.name)
+        partial.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def check_writable(path: str | Path) -> None:
