@@ -168,12 +168,12 @@ def train(settings: Settings, corpus: Corpus, resumed: dict[str, Any] | None = N
     """
     run = Run(settings, corpus, resumed)
     first = run.world.rank == 0  # one process speaks and writes for all
-    with locked(run.net) if first else nullcontext():
+    with locked(run.net) if first else nullcontext(), catch_signals() as caught:
         if first:
             print(describe(run), flush=True)
             start_log(run)
         save_run(run)
-        with catch_signals() as caught, progress_bar(run) as bar:
+        with progress_bar(run) as bar:
             learn(run, bar, caught)
         if run.trouble or caught:
             save_run(run)

@@ -117,7 +117,7 @@ def test_resume_refuses_what_is_not_that_run(
 def test_signals_save_and_say_how_to_go_on(tmp_path: Path, number: int, status: int) -> None:
     text_file(tmp_path)
     process = start(tmp_path, "--data", "a.txt", "--minutes", "5", "--n-hidden", "8")
-    while not (tmp_path / "rnn.net").exists() and process.poll() is None:
+    while not (tmp_path / "rnn.resume").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
