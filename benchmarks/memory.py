@@ -1,0 +1,64 @@
+"""Peak memory of a few training steps, beyond what importing torch takes."""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.common import machine, table
+from benchmarks.notebook_baseline import NotebookRNN, train_steps
+from benchmarks.training_speed import our_steps
+from charrnn.corpus import load_corpus
+from charrnn.device import pick_device
+
+
+def child(side: str, device: torch.device, n_hidden: int, n_layers: int) -> None:
+    """Train for three steps of 128 x 256 and print the peak in MiB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    corpus = load_corpus(["python-docs"])
+    if side == "ours":
+        with tempfile.TemporaryDirectory() as folder:
+            flags = {"n_hidden": n_hidden, "n_layers": n_layers, "drop_prob": 0.5, "dtype": "auto"}
+            flags |= {"device": str(device), "batch_size": 128, "seq_length": 256}
+            list(islice(our_steps(corpus, Path(folder), **flags), 3))
+    else:
+        model = NotebookRNN(len(corpus.vocabulary), n_hidden, n_layers).to(device)
+        list(islice(train_steps(model, np.asarray(corpus.ids), 128, 256, device), 3))
+    if device.type == "cuda":
+        print(torch.cuda.max_memory_allocated(device) / 2**20)
+    else:
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+
+
+def main() -> None:
+    """Parse the command line and print the table."""
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--device", default="auto")
+    p.add_argument("--sizes", nargs="+", default=("256x1", "512x2", "1024x2"))
+    p.add_argument("--child", help=argparse.SUPPRESS)
+    args = p.parse_args()
+    device = pick_device(args.device)
+    if args.child:
+        child(args.child, device, *map(int, args.sizes[0].split("x")))
+        return
+    print(f"{machine(device)}\npeak MiB beyond importing torch, batches of 128 x 256\n")
+    rows = [["model", "notebook", "ours", "ratio"]]
+    for size in args.sizes:
+        peaks = []
+        for side in ("notebook", "ours"):
+            command = [sys.executable, "-m", "benchmarks.memory", "--device", args.device]
+            command += ["--sizes", size, "--child", side]
+            peaks.append(float(subprocess.run(command, check=True, stdout=-1).stdout))
+        theirs, ours = peaks
+        rows.append([size, f"{theirs:,.0f}", f"{ours:,.0f}", f"{ours / theirs:.2f}"])
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()

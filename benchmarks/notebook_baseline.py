@@ -1,0 +1,84 @@
+"""The notebook's recipe in plain PyTorch: what we are measured against.
+
+One-hot characters made by a dataset in a DataLoader with one worker, nn.LSTM as PyTorch
+initialises it, float32, Adam at 1e-3, gradient norm clipped at 1, the loss read every step (the
+progress bar shows it), and a sampler that calls nn.LSTM for one character at a time.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+
+
+class NotebookRNN(nn.Module):
+    """One-hot ``[B, T, V]`` -> logits ``[B * T, V]``."""
+
+    def __init__(self, n_tokens: int, n_hidden: int, n_layers: int, drop_prob: float = 0.5) -> None:
+        super().__init__()
+        self.n_tokens, self.n_hidden, self.n_layers = n_tokens, n_hidden, n_layers
+        self.lstm = nn.LSTM(n_tokens, n_hidden, n_layers, dropout=drop_prob, batch_first=True)
+        self.dropout = nn.Dropout(drop_prob)
+        self.fc = nn.Linear(n_hidden, n_tokens)
+
+    def forward(self, x: Tensor, hidden: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple]:
+        output, hidden = self.lstm(x, hidden)
+        return self.fc(self.dropout(output).contiguous().view(-1, self.n_hidden)), hidden
+
+    def init_hidden(self, batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        shape = (self.n_layers, batch_size, self.n_hidden)
+        return torch.zeros(shape, device=device), torch.zeros(shape, device=device)
+
+
+class Windows(IterableDataset):
+    """Windows of ``seq_length + 1`` characters, one-hot, as the notebook cuts them."""
+
+    def __init__(self, ids: np.ndarray, n_tokens: int, batch_size: int, seq_length: int) -> None:
+        self.width, self.n_tokens = seq_length + 1, n_tokens
+        n_batches = len(ids) // (batch_size * self.width)
+        self.rows = ids[: n_batches * batch_size * self.width].reshape(batch_size, -1)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for i in range(0, self.rows.shape[1], self.width):
+            window = torch.from_numpy(self.rows[:, i : i + self.width].astype(np.int64))
+            yield F.one_hot(window[:, :-1], self.n_tokens).float(), window[:, 1:]
+
+
+def train_steps(
+    model: NotebookRNN, ids: np.ndarray, batch_size: int, seq_length: int, device: torch.device
+) -> Iterator[float]:
+    """Train for ever; the loss in nats per character after each step."""
+    data = Windows(ids, model.n_tokens, batch_size, seq_length)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    hidden = model.init_hidden(batch_size, device)
+    model.train()
+    while True:
+        for x, y in DataLoader(data, batch_size=None, num_workers=1):
+            x, y = x.to(device), y.to(device)
+            hidden = tuple(state.detach() for state in hidden)
+            logits, hidden = model(x, hidden)
+            loss = F.cross_entropy(logits, y.reshape(-1))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            yield loss.item()
+
+
+@torch.no_grad()
+def sample_ids(model: NotebookRNN, top_k: int = 5, first: int = 0) -> Iterator[int]:
+    """Draw for ever, one character at a time; ids."""
+    model.eval()
+    device = model.fc.weight.device
+    hidden, char = model.init_hidden(1, device), first
+    while True:
+        x = F.one_hot(torch.tensor([[char]]), model.n_tokens).float().to(device)
+        hidden = tuple(state.detach() for state in hidden)
+        logits, hidden = model(x, hidden)
+        p, ids = F.softmax(logits, dim=1).cpu().topk(top_k)
+        p, ids = p.numpy().squeeze().astype(np.float64), ids.numpy().squeeze()
+        char = int(np.random.choice(ids, p=p / p.sum()))
+        yield char

@@ -1,0 +1,101 @@
+"""Characters per second in training: ours against the notebook's loop, same model, same batches."""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.common import alternate, machine, matmul_peak, rate, ratios, spread, table
+from benchmarks.notebook_baseline import NotebookRNN, train_steps
+from charrnn.corpus import Corpus, load_corpus
+from charrnn.data import get_batches
+from charrnn.device import pick_device, pick_dtype
+from charrnn.model import detach
+from charrnn.settings import fill_in
+from charrnn.training import READ_EVERY, Run, learning_rate, train_step
+
+SIZES = ((256, 1), (512, 2), (1024, 2))
+
+
+def our_steps(corpus: Corpus, folder: Path, **flags: object) -> Iterator[None]:
+    """One training step at a time, as ``learn`` takes them."""
+    names = ("data", "prime", "init_from", "val_frac", "minutes")
+    flags = {**dict.fromkeys(names), "preset": "accelerator", "epochs": 10**6, "seed": 1, **flags}
+    flags |= {"ckpt": str(folder / "rnn.net"), "cell": "lstm", "min_count": 1}
+    run = Run(fill_in(flags, False, len(corpus.ids)), corpus)
+    while True:
+        sizes = run.settings.batch_size, run.settings.seq_length
+        for x, y in get_batches(run.train_ids, *sizes):
+            run.optimizer.param_groups[0]["lr"] = learning_rate(run)
+            loss, run.hidden = train_step(run, x, y, detach(run.hidden))
+            run.progress.step += 1
+            if run.progress.step % READ_EVERY == 0:
+                loss.item()
+            yield
+
+
+def turn(steps: Iterator, chars: int, seconds: float, device: torch.device) -> Callable[[], float]:
+    """A turn that returns characters per second."""
+
+    # on a GPU a step is not waited for one by one: neither loop does
+    together = 10 if device.type == "cuda" else 1
+
+    def work() -> int:
+        for _ in range(together):
+            next(steps)
+        return together * chars
+
+    return lambda: rate(work, seconds, device)
+
+
+def main() -> None:
+    """Parse the command line and print the table."""
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--device", default="auto")
+    p.add_argument("--dtype", default="auto")
+    p.add_argument("--data", default="python-docs")
+    p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--seconds", type=float, default=5)
+    p.add_argument("--batch", type=int, nargs=2, default=(128, 256), metavar=("ROWS", "LENGTH"))
+    p.add_argument("--sizes", nargs="+", default=[f"{h}x{n}" for h, n in SIZES])
+    args = p.parse_args()
+    device = pick_device(args.device)
+    dtype = pick_dtype(args.dtype, device)
+    peak = matmul_peak(device, dtype)
+    print(f"{machine(device)}\n{dtype} matmul peak {peak / 1e9:,.0f} GFLOP/s")
+    print(f"batches of {args.batch[0]} x {args.batch[1]}; chars/s: median (lowest-highest)\n")
+    corpus = load_corpus([args.data])
+    tokens = len(corpus.vocabulary)
+    rows = [["model", "notebook", "ours", "ratio", "of the peak", "ours at 16 x 64"]]
+    for size in args.sizes:
+        n_hidden, n_layers = map(int, size.split("x"))
+        # 6 FLOP per weight and character: one product forward, two backward
+        weights = 4 * n_hidden**2 * (2 * n_layers - 1) + n_hidden * tokens
+        with tempfile.TemporaryDirectory() as folder:
+            common = {"n_hidden": n_hidden, "n_layers": n_layers, "drop_prob": 0.5}
+            common |= {"device": args.device, "dtype": args.dtype}
+            ours, small = (
+                our_steps(corpus, Path(folder), batch_size=b, seq_length=t, **common)
+                for b, t in (args.batch, (16, 64))
+            )
+            model = NotebookRNN(tokens, n_hidden, n_layers).to(device)
+            theirs = train_steps(model, np.asarray(corpus.ids), *args.batch, device)
+            chars = args.batch[0] * args.batch[1]
+            sides = {
+                "theirs": turn(theirs, chars, args.seconds, device),
+                "ours": turn(ours, chars, args.seconds, device),
+                "small": turn(small, 16 * 64, args.seconds, device),
+            }
+            rates = alternate(sides, args.repeats)
+        achieved = sorted(rates["ours"])[len(rates["ours"]) // 2] * 6 * weights / peak
+        row = [f"{n_hidden} x {n_layers}", spread(rates["theirs"]), spread(rates["ours"])]
+        row += [ratios(rates["ours"], rates["theirs"]), f"{achieved:.0%}", spread(rates["small"])]
+        rows.append(row)
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()
