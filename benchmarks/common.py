@@ -44,7 +44,7 @@ def rate(work: Callable[[], int], seconds: float, device: torch.device) -> float
 
 def alternate(turns: dict[str, Turn], repeats: int) -> dict[str, list[float]]:
     """Each side's rates, the sides taking turns so that a change of the machine hits all alike."""
-    for turn in turns.values():  # the first turn also sets things up
+    for turn in turns.values():  # not counted: it also sets things up
         turn()
     rates: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(repeats):

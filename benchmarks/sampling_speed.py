@@ -2,14 +2,18 @@
 
 import argparse
 import statistics
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 
 import torch
 
 from benchmarks.common import alternate, machine, rate, ratios, read_bandwidth, spread, table
 from benchmarks.notebook_baseline import NotebookRNN, sample_ids
-from charrnn import CharRNN
+from charrnn import CharRNN, load_checkpoint, save_checkpoint
 from charrnn.device import pick_device
 from charrnn.generation import generate
 
@@ -18,17 +22,32 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BLOCK = 16
 
 
-def our_turn(
-    model: CharRNN, streams: int, dtype: torch.dtype, seconds: float
-) -> Callable[[], float]:
-    """A turn that returns characters per second in all streams."""
-    steps = generate(model, "A", streams, top_k=5, dtype=dtype)
+def child(side: str, path: str, seconds: float, device: torch.device) -> float:
+    """Load a checkpoint as a user would and sample from it: characters per second."""
+    if side == "notebook":
+        checkpoint = torch.load(path)
+        model = NotebookRNN(len(TOKENS), checkpoint["n_hidden"], checkpoint["n_layers"])
+        model.load_state_dict(checkpoint["state_dict"])
+        chars = sample_ids(model.to(device))
+        return rate(lambda: len(list(islice(chars, BLOCK))), seconds, device)
+    streams, dtype = side.split()
+    model = load_checkpoint(path, device)
+    steps = generate(model, "A", int(streams), top_k=5, dtype=DTYPES[dtype])
 
     def block() -> int:
         torch.stack(list(islice(steps, BLOCK))).cpu()
-        return BLOCK * streams
+        return BLOCK * int(streams)
 
-    return lambda: rate(block, seconds, model.fc.weight.device)
+    block()
+    return rate(block, seconds, device)
+
+
+def turn(side: str, path: str, args: argparse.Namespace) -> Callable[[], float]:
+    """A turn in a process of its own: how fast the notebook's sampler is depends on what the
+    process allocated before (each step packs all weights into fresh memory)."""
+    command = [sys.executable, "-m", "benchmarks.sampling_speed", "--child", side, path]
+    command += ["--device", args.device, "--seconds", str(args.seconds)]
+    return lambda: float(subprocess.run(command, check=True, stdout=-1).stdout)
 
 
 def main() -> None:
@@ -39,30 +58,30 @@ def main() -> None:
     p.add_argument("--seconds", type=float, default=1)
     p.add_argument("--sizes", type=int, nargs="+", default=(128, 512, 1024))
     p.add_argument("--streams", type=int, nargs="+", default=(1, 8, 64))
+    p.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = p.parse_args()
     device = pick_device(args.device)
+    if args.child:
+        print(child(*args.child, args.seconds, device))
+        return
     bandwidth = read_bandwidth(device)
     print(f"{machine(device)}\nread bandwidth {bandwidth / 1e9:,.1f} GB/s")
     print("2 layers, top-k 5; chars/s in all streams: median (lowest-highest)\n")
     rows = [["model", "streams", "weights", "notebook, 1 stream", "ours", "ratio", "GB/s"]]
     for n_hidden in args.sizes:
-        theirs = sample_ids(NotebookRNN(len(TOKENS), n_hidden, 2).to(device))
-
-        def draw(theirs: object = theirs) -> int:
-            return len(list(islice(theirs, BLOCK)))
-
-        model = CharRNN(TOKENS, n_hidden, 2).to(device).eval()
-        sides = {"theirs": lambda draw=draw: rate(draw, args.seconds, device)}
-        for streams in args.streams:
-            for name, dtype in DTYPES.items():
-                sides[f"{streams} {name}"] = our_turn(model, streams, dtype, args.seconds)
-        rates = alternate(sides, args.repeats)
-        for side in list(sides)[1:]:
-            streams, name = side.split()
-            read = (12 * n_hidden**2 + n_hidden * len(TOKENS)) * DTYPES[name].itemsize
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "rnn.net"))
+            save_checkpoint(path, CharRNN(TOKENS, n_hidden, 2))
+            sides = [f"{streams} {dtype}" for streams in args.streams for dtype in DTYPES]
+            turns = {side: turn(side, path, args) for side in ("notebook", *sides)}
+            rates = alternate(turns, args.repeats)
+        for side in sides:
+            streams, dtype = side.split()
+            read = (12 * n_hidden**2 + n_hidden * len(TOKENS)) * DTYPES[dtype].itemsize
             gigabytes = statistics.median(rates[side]) / int(streams) * read / 1e9
-            row = [f"{n_hidden} x 2", streams, name, spread(rates["theirs"]), spread(rates[side])]
-            rows.append([*row, ratios(rates[side], rates["theirs"]), f"{gigabytes:.1f}"])
+            row = [f"{n_hidden} x 2", streams, dtype, spread(rates["notebook"])]
+            row += [spread(rates[side]), ratios(rates[side], rates["notebook"])]
+            rows.append([*row, f"{gigabytes:.1f}"])
     table(rows)
 
 
