@@ -23,8 +23,12 @@ ALWAYS = {
 
 def by_preset(name: str) -> str:
     """A flag's default in each preset, for its help."""
-    values = (f"{preset} {values.get(name, 'off')}" for preset, values in PRESETS.items())
-    return f"(default: {', '.join(values)})"
+    defaults = {preset: values.get(name, "off") for preset, values in PRESETS.items()}
+    if name == "n_hidden":
+        defaults["laptop"] = "512, 768 from 4 minutes on"
+    if name == "drop_prob":
+        defaults["laptop"] = "0.04 for each time the text is read, 0.5 at most"
+    return f"(default: {'; '.join(f'{preset} {value}' for preset, value in defaults.items())})"
 
 
 def parser() -> Parser:

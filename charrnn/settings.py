@@ -21,9 +21,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # many small steps: with minutes to spend, the number of updates is what is short
     "laptop": {
         "minutes": 2.0,
-        "n_hidden": 512,
+        "n_hidden": 512,  # 768 from 4 minutes on
         "n_layers": 1,
-        "drop_prob": 0.15,
+        "drop_prob": None,  # 0.04 for each time that the text is read, 0.5 at most
         "batch_size": 16,
         "seq_length": 64,
         "lr": 4e-3,
@@ -78,6 +78,19 @@ class Settings:
     minutes: float | None = None
 
 
+def grow(settings: dict[str, Any], given: dict[str, Any], n_chars: int) -> dict[str, Any]:
+    """The laptop preset's size and dropout for the time there is, from the runs in benchmarks/.
+
+    A larger model needs more minutes to be better, and a text read more often more dropout.
+    """
+    minutes = given.get("minutes", settings.get("minutes"))
+    n_hidden = given.get("n_hidden", 768 if minutes and minutes >= 4 else 512)
+    epochs = given.get("epochs", float("inf"))
+    if minutes:  # 3.4 million characters a minute at 512, as two cores of 2024 read them
+        epochs = min(epochs, minutes * 3.4e6 * (512 / n_hidden) ** 2 / n_chars)
+    return {**settings, "n_hidden": n_hidden, "drop_prob": round(min(0.5, 0.04 * epochs), 2)}
+
+
 def fill_in(flags: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settings:
     """Settings from the flags given (None: not given) and the preset for the others."""
     preset = flags["preset"]
@@ -88,6 +101,8 @@ def fill_in(flags: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settin
     if "epochs" in given or "minutes" in given:  # one budget given replaces the preset's
         defaults.pop("epochs", None)
         defaults.pop("minutes", None)
+    if preset == "laptop":
+        defaults = grow(defaults, given, n_chars)
     optional = {"data": None, "prime": None, "init_from": None}
     # more held-out text would not make the figure better, only each evaluation longer
     optional["val_frac"] = min(0.1, 500_000 / n_chars)
