@@ -204,7 +204,8 @@ def generate(
         if chosen.is_cuda:
             advance()  # outside the graph, to set the libraries up
             yield chosen.clone()
-            advance = _captured(advance, generator)
+            with torch.cuda.device(chosen.device):
+                advance = _captured(advance, generator)
         while True:
             advance()
             yield chosen.clone()
