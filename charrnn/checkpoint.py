@@ -1,5 +1,6 @@
 """What is kept on disk: written whole or not at all, read without running code."""
 
+import errno
 import os
 import pickletools
 import re
@@ -34,6 +35,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     Raises OSError as the file system does.
     """
     path = Path(path)
+    _refuse_read_only(path)
     # always the same name: what a killed process leaves behind is overwritten, not piled up
     partial = path.with_name(f".{path.name}.tmp")
     try:
@@ -49,6 +51,12 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
+def _refuse_read_only(path: Path) -> None:
+    """Raises PermissionError: replacing a file would not ask whether it may be written."""
+    if path.exists() and not path.stat().st_mode & 0o222:
+        raise PermissionError(errno.EACCES, "the file is read-only", str(path))
+
+
 def check_writable(path: str | Path) -> None:
     """Raises UserError now if a file could not be written at ``path`` later."""
     path = Path(path)
@@ -57,8 +65,7 @@ def check_writable(path: str | Path) -> None:
             raise IsADirectoryError(0, "it is a folder")
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
             pass
-        if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(0, "the file is read-only")
+        _refuse_read_only(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be written: {reason}; name another file") from None

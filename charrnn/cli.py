@@ -45,6 +45,7 @@ def number(
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call ``main`` and leave: 2 and one line on stderr for what a user can mend."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a console may not know every character
     try:
         status = main()
         sys.stdout.flush()

@@ -111,6 +111,7 @@ class Run:
         names = ("loss", "steps", "skipped", "bad")
         self.tally = {name: torch.zeros((), device=self.device) for name in names}
         self.lines: list[str] = []  # of the log
+        self.line: dict[str, float] | None = None  # the last one
         self.trouble: str | None = None  # why the last save failed
         if resumed:
             self.restore(resumed)
@@ -290,35 +291,37 @@ def go_back(run: Run) -> None:
 def report(run: Run) -> None:
     """Evaluate on the held-out text, log, keep the best model, save the run, show a sample."""
     progress = run.progress
-    line = evaluated(run)
+    line = run.line = evaluated(run)
+    # JSON knows no NaN
+    known = {key: value if math.isfinite(value) else None for key, value in line.items()}
+    run.lines.append(json.dumps(known) + "\n")
     for name in ("loss", "steps", "skipped"):
         run.tally[name].zero_()
     progress.evaluations = run.evaluations_due()
-    save_run(run, line)
+    save_run(run)
     if run.world.rank == 0:
         generator = torch.Generator(run.device).manual_seed(run.settings.seed)
         text = sample(run.model, SAMPLE_CHARS, run.prime, top_k=5, generator=generator)
         tqdm.write(
             f"\nstep {progress.step}, epoch {line['epoch']:.2f}, {progress.seconds:.0f} s: train "
-            f"{line['train_loss'] or math.nan:.4f}, held out {line['val_loss'] or math.nan:.4f} "
-            f"nats/char ({line['val_bpc'] or math.nan:.4f} bits)\n{visible(text)}\n"
+            f"{line['train_loss']:.4f}, held out {line['val_loss']:.4f} nats/char "
+            f"({line['val_bpc']:.4f} bits)\n{visible(text)}\n"
         )
 
 
-def evaluated(run: Run) -> dict[str, Any]:
+def evaluated(run: Run) -> dict[str, float]:
     """A line of the log. Only the first process evaluates; none of the others reads its line."""
     progress, settings = run.progress, run.settings
     train_loss = (run.world.mean(run.tally["loss"]) / run.tally["steps"]).item()
     val_loss = math.nan if run.world.rank else evaluate(run.model, run.val_ids)
     chars = progress.step * settings.batch_size * settings.seq_length
-    finite = math.isfinite(val_loss)
     return {
         "step": progress.step,
         "epoch": round(progress.step / run.steps_per_epoch, 4),
         "seconds": round(progress.seconds, 3),
-        "train_loss": train_loss if math.isfinite(train_loss) else None,
-        "val_loss": val_loss if finite else None,
-        "val_bpc": val_loss / math.log(2) if finite else None,
+        "train_loss": train_loss,
+        "val_loss": val_loss,
+        "val_bpc": val_loss / math.log(2),
         "chars_per_second": round(chars / progress.seconds),
         "lr": run.optimizer.param_groups[0]["lr"],
         "chars": chars,
@@ -326,20 +329,19 @@ def evaluated(run: Run) -> dict[str, Any]:
     }
 
 
-def save_run(run: Run, line: dict[str, Any] | None = None) -> None:
-    """Write the log, the model if ``line`` says that it is the best yet, and the run's state.
+def save_run(run: Run) -> None:
+    """Write the log, the model if it was just found to be the best yet, and the run's state.
 
     What the disk refuses leaves the old files whole, is said once, and is tried again next time.
     """
     state = run.state()  # every process holds a part of it
     if run.world.rank:
         return
+    line = run.line if run.line and run.line["step"] == run.progress.step else None
     try:
-        if line is not None:
-            run.lines.append(json.dumps(line) + "\n")
         with atomic_file(run.log) as log:
             log.write("".join(run.lines).encode())
-        if line is not None and (line["val_loss"] or math.inf) < run.progress.best:
+        if line is not None and line["val_loss"] < run.progress.best:
             kept = {key: line[key] for key in ("step", "epoch", "val_loss", "val_bpc")}
             save_checkpoint(run.net, run.model, val_frac=run.settings.val_frac, **kept)
             run.progress.best = line["val_loss"]

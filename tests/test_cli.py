@@ -15,8 +15,8 @@ WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "her", "red", "hat
 SMALL = ["--n-hidden", "16", "--batch-size", "4", "--seq-length", "16", "--device", "cpu"]
 
 
-def run(where: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+def run(where: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | env
     script = [str(ROOT / command[0])] if command[0].endswith(".py") else ["-m", command[0]]
     return subprocess.run(
         [sys.executable, *script, *command[1:]], cwd=where, env=env, capture_output=True, text=True
@@ -110,6 +110,16 @@ def test_bad_input_is_one_line(trained: Path, command: list[str], reason: str) -
     assert result.stdout == ""
     after = {path.name: path.read_bytes() for path in trained.iterdir()}
     assert after == before
+
+
+def test_text_and_names_that_the_console_cannot_show(trained: Path) -> None:
+    name = os.fsdecode(b"\x80.net")
+    flags = ["--data", "a.txt", "--epochs", "1", "--ckpt", name, *SMALL]
+    env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    result = run(trained, "train.py", *flags, **env)
+    assert result.returncode == 0 and "Traceback" not in result.stderr
+    for path in trained.glob("*\udc80*"):
+        path.unlink()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")

@@ -17,7 +17,7 @@ import torch
 
 from charrnn import CharRNN, load_checkpoint, save_checkpoint
 from charrnn.checkpoint import load_dict, locked
-from charrnn.console import visible
+from charrnn.console import catch_signals, visible
 from charrnn.corpus import load_corpus
 from charrnn.errors import UserError
 from charrnn.model import detach
@@ -201,6 +201,37 @@ def test_a_full_disk_keeps_the_old_files_and_is_tried_again(
     assert (tmp_path / "rnn.net").read_bytes() == before["rnn.net"]
 
 
+def test_a_file_made_read_only_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(*make_run(tmp_path)) == 0
+    before = (tmp_path / "rnn.net").read_bytes()
+    count = 0
+
+    def step(*args: object) -> object:
+        nonlocal count
+        count += 1
+        if count == 3:  # after the check at the start
+            (tmp_path / "rnn.net").chmod(0o444)
+        return train_step(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="read-only"):
+        patch.setattr("charrnn.training.train_step", step)
+        train(*make_run(tmp_path, seed=2))
+    assert (tmp_path / "rnn.net").read_bytes() == before
+    with pytest.raises(UserError, match="cannot be written: the file is read-only"):
+        train(*make_run(tmp_path))
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with catch_signals() as caught:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert caught == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # which ends the process
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_a_bad_step_changes_nothing(tmp_path: Path) -> None:
     settings, corpus = make_run(tmp_path)
     run = Run(settings, corpus)
@@ -251,6 +282,14 @@ def test_bad_steps_are_skipped_then_the_run_goes_back_then_gives_up(
     with monkeypatch.context() as patch, pytest.raises(UserError, match="lower --lr"):
         poison(patch, 1, 10**9)
         train(*make_run(tmp_path / "c"))
+
+
+def test_a_text_of_one_character_is_learned(tmp_path: Path) -> None:
+    settings, _ = make_run(tmp_path)
+    (tmp_path / "a.txt").write_text("a" * 1000)
+    assert train(settings, load_corpus(settings.data)) == 0
+    assert [line["val_loss"] for line in log_of(tmp_path)] == [0] * 5
+    assert load_checkpoint(tmp_path / "rnn.net").unique_tokens == ("a",)
 
 
 def test_a_second_run_is_refused(tmp_path: Path) -> None:
