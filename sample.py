@@ -1,10 +1,16 @@
 """Generate text from a trained model: ``python sample.py --help`` explains every flag."""
 
+import argparse
 import codecs
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from itertools import islice
-from typing import TextIO
+from typing import Any, TextIO
+
+with suppress(ImportError):  # on Windows
+    import readline  # noqa: F401 (gives input() a history)
 
 import torch
 from torch import Tensor
@@ -14,8 +20,11 @@ from charrnn.cli import Parser, number, run
 from charrnn.console import visible
 from charrnn.data import Vocabulary
 from charrnn.device import pick_device, pick_dtype
-from charrnn.generation import default_prime, generate
+from charrnn.errors import UserError
+from charrnn.generation import default_prime, encode_prime, generate, read_prime
+from charrnn.model import CharRNN
 
+HELP = ":reset forgets what came before, :temp 0.7 sets the temperature, Ctrl-D ends"
 BLOCK = 16  # characters between two writes: each one waits for the device
 
 
@@ -71,6 +80,11 @@ def parser() -> Parser:
         action="store_true",
         help="print control characters as they are even to a terminal, which obeys them",
     )
+    p.add_argument(
+        "--interactive",
+        action="store_true",
+        help="read a prime per line and go on from it, remembering what came before",
+    )
     p.add_argument("--out", metavar="FILE", help="write the text there instead of to stdout")
     return p
 
@@ -96,6 +110,39 @@ def write_samples(
         file.write(f"\n{show(prime + vocabulary.decode(ids))}\n")
 
 
+def converse(model: CharRNN, args: argparse.Namespace, options: dict[str, Any]) -> None:
+    """Read a prime per line and go on from it, remembering all that was read and written."""
+    vocabulary, hidden = Vocabulary(tuple(model.unique_tokens)), None
+    print(HELP, file=sys.stderr)
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        try:
+            prime = input()
+        except EOFError:
+            return
+        command, _, value = prime.partition(" ")
+        try:
+            if command == ":reset":
+                hidden = None
+            elif command == ":temp":
+                options["temperature"] = number(float, 0)(value)
+            elif prime.startswith(":"):
+                print(HELP, file=sys.stderr)
+            else:
+                steps = generate(model, prime, hidden=hidden, **options)
+                drawn = [id_ for ids in islice(steps, args.size) for id_ in ids.tolist()]
+                print(shown(prime + vocabulary.decode(drawn), args))
+                ids = encode_prime(model, prime + vocabulary.decode(drawn))
+                hidden = read_prime(model, ids.to(model.fc.weight.device), hidden)[1]
+        except (UserError, argparse.ArgumentTypeError) as error:
+            print(error, file=sys.stderr)
+
+
+def shown(text: str, args: argparse.Namespace) -> str:
+    """``text`` as stdout may have it: harmless to a terminal."""
+    return visible(text) if sys.stdout.isatty() and not args.raw else text
+
+
 def main() -> None:
     """Parse the command line and print samples."""
     args = parser().parse_args()
@@ -103,23 +150,19 @@ def main() -> None:
         check_writable(args.out)
     device = pick_device(args.device)
     model = load_checkpoint(args.ckpt, device)
-    prime = default_prime(model) if args.prime is None else args.prime
     generator = torch.Generator(device)
     generator.manual_seed(args.seed) if args.seed is not None else generator.seed()
-    steps = generate(
-        model,
-        prime,
-        args.num_samples,
-        args.top_k,
-        args.top_p,
-        args.temperature,
-        generator,
-        pick_dtype(args.dtype, device),
-    )
+    options = {name: getattr(args, name) for name in ("top_k", "top_p", "temperature")}
+    options |= {"generator": generator, "dtype": pick_dtype(args.dtype, device)}
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if args.interactive:
+        converse(model, args, options)
+        return
+    prime = default_prime(model) if args.prime is None else args.prime
+    steps = generate(model, prime, args.num_samples, **options)
     vocabulary = Vocabulary(tuple(model.unique_tokens))
     if args.out is None:
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-        show = visible if sys.stdout.isatty() and not args.raw else str
+        show = partial(shown, args=args)
         write_samples(sys.stdout, prime, vocabulary, steps, args.size, show)
     else:
         with atomic_file(args.out) as file:

@@ -182,18 +182,20 @@ def generate(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
+    hidden: Hidden | None = None,
 ) -> Iterator[Tensor]:
     """Endless characters after ``prime`` for independent streams: ``[num_samples]`` ids at a time.
 
-    Raises UserError at the call as ``encode_prime`` does.
+    ``hidden``: the state before the prime, ``[n_layers, 1, n_hidden]``; None: zeros. Raises
+    UserError at the call as ``encode_prime`` does.
     """
     ids = encode_prime(model, prime).to(model.fc.weight.device)
 
     @torch.no_grad()
     def characters() -> Iterator[Tensor]:
-        logits, hidden = read_prime(model, ids)
+        logits, after = read_prime(model, ids, hidden)
         decoder = decoder_of(model, dtype, num_samples == 1)
-        streams = Streams(decoder, of_each(lambda state: state.repeat(1, num_samples, 1), hidden))
+        streams = Streams(decoder, of_each(lambda state: state.repeat(1, num_samples, 1), after))
         options = (top_k, top_p, temperature, generator)
         chosen = draw(logits.repeat(num_samples, 1), *options)
         yield chosen.clone()
@@ -223,11 +225,12 @@ def _captured(step: Callable[[], None], generator: torch.Generator | None) -> Ca
     return graph.replay
 
 
-def read_prime(model: CharRNN, ids: Tensor) -> tuple[Tensor, Hidden]:
+@torch.no_grad()
+def read_prime(model: CharRNN, ids: Tensor, hidden: Hidden | None) -> tuple[Tensor, Hidden]:
     """The logits after ``ids`` ``[1, T]``, ``[1, V]``, and the state; one pass, dropout off."""
     was_training = model.training
     model.eval()
-    logits, hidden = model(ids, model.init_hidden(1))
+    logits, hidden = model(ids, model.init_hidden(1) if hidden is None else hidden)
     model.train(was_training)
     return logits[-1:], hidden
 

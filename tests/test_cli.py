@@ -12,14 +12,22 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "her", "red", "hat.\n")
+GREEDY = ["--temperature", "0", "--dtype", "float32", "--device", "cpu"]
 SMALL = ["--n-hidden", "16", "--batch-size", "4", "--seq-length", "16", "--device", "cpu"]
 
 
-def run(where: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(
+    where: Path, *command: str, given: str = "", **env: str
+) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": str(ROOT)} | env
     script = [str(ROOT / command[0])] if command[0].endswith(".py") else ["-m", command[0]]
     return subprocess.run(
-        [sys.executable, *script, *command[1:]], cwd=where, env=env, capture_output=True, text=True
+        [sys.executable, *script, *command[1:]],
+        cwd=where,
+        env=env,
+        capture_output=True,
+        text=True,
+        input=given,
     )
 
 
@@ -53,6 +61,27 @@ def test_sample_prints_only_the_text(trained: Path) -> None:
     assert (trained / "out.txt").read_text() == result.stdout
     several = run(trained, *command, "--num-samples", "3").stdout
     assert several.count("the cat") >= 3 and len(several) == 3 * 58 + 2
+
+
+def test_interactive_remembers_and_takes_commands(trained: Path) -> None:
+    errors: list[str] = []
+
+    def talk(*lines: str) -> str:
+        flags = ["--interactive", "--size", "30", *GREEDY]
+        result = run(trained, "sample.py", *flags, given="\n".join(lines))
+        assert result.returncode == 0, result.stderr
+        errors.append(result.stderr)
+        return result.stdout
+
+    one, both = talk("the cat"), talk("the cat", "the cat")
+    assert one.startswith("the cat") and len(one) == 7 + 30 + 1
+    assert both.startswith(one) and both[len(one) :].startswith("the cat")
+    assert talk("the cat", ":reset", "the cat") == one + one
+    assert talk("the Q", "", ":temp hot", ":help", ":temp 0", "the cat") == one
+    assert "'Q'" in errors[-1] and "'hot' is not a number" in errors[-1]
+    prime = one[:-1] + "the cat"  # the state goes on as if all had been one prime
+    whole = run(trained, "sample.py", "--prime", prime, "--size", "30", *GREEDY).stdout
+    assert whole == one[:-1] + both[len(one) :]
 
 
 def test_same_seed_same_bytes(trained: Path, tmp_path: Path) -> None:
