@@ -79,6 +79,6 @@ def sample_ids(model: NotebookRNN, top_k: int = 5, first: int = 0) -> Iterator[i
         hidden = tuple(state.detach() for state in hidden)
         logits, hidden = model(x, hidden)
         p, ids = F.softmax(logits, dim=1).cpu().topk(top_k)
-        p, ids = p.numpy().squeeze().astype(np.float64), ids.numpy().squeeze()
+        p, ids = p.numpy()[0].astype(np.float64), ids.numpy()[0]
         char = int(np.random.choice(ids, p=p / p.sum()))
         yield char

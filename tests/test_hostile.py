@@ -213,7 +213,7 @@ for _ in range(int(sys.argv[4])):
     small = ["--data", "a.txt", "--epochs", "1", "--device", "cpu", "--n-hidden", "4"]
     small += ["--n-layers", "1"]
     sys.argv = ["train.py", *small, *flags]
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             runpy.run_path(os.path.join(root, "train.py"), run_name="__main__")
