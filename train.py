@@ -38,7 +38,7 @@ def parser() -> Parser:
         "and, beside it, a .resume file and a .jsonl log."
     )
     above_0 = number(float, 0, above=True)
-    count = number(int, 1)
+    count = number(int, 1, 1_000_000)
     p.add_argument(
         "--data",
         metavar="PATH",

@@ -53,6 +53,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        name = os.path.basename(sys.argv[0])
+        print(
+            f"{name}: error: not enough memory; ask for a smaller model or batch, "
+            "or for fewer samples",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output left, as `| head` does

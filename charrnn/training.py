@@ -167,7 +167,12 @@ def train(settings: Settings, corpus: Corpus, resumed: dict[str, Any] | None = N
     Raises UserError for settings that cannot work, before anything on disk is changed, and when
     the last save failed.
     """
-    run = Run(settings, corpus, resumed)
+    try:
+        run = Run(settings, corpus, resumed)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if resumed is None or isinstance(error, UserError):
+            raise
+        raise UserError("--resume: the file does not hold a whole run; start a new one") from None
     first = run.world.rank == 0  # one process speaks and writes for all
     with locked(run.net) if first else nullcontext(), catch_signals() as caught:
         if first:
@@ -176,7 +181,7 @@ def train(settings: Settings, corpus: Corpus, resumed: dict[str, Any] | None = N
         save_run(run)
         with progress_bar(run) as bar:
             learn(run, bar, caught)
-        if run.trouble or caught:
+        if any(run.world.largest(run.trouble is not None, bool(caught))):
             save_run(run)
     if run.trouble:
         raise UserError(f"the last save failed: {run.trouble}; older files were left as they were")

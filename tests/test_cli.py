@@ -111,6 +111,8 @@ BAD = [
     (["train.py", "--data", "a.txt", "--ckpt", "."], "cannot be written"),
     (["train.py", "--data", "a.txt", "--prime", "Qé"], "never saw: 'Q' '\\xe9'"),
     (["train.py", "--data", "a.txt", "--device", "tpu"], "--device tpu"),
+    (["train.py", "--data", "a.txt", "--n-hidden", "1000000"], "not enough memory"),
+    (["train.py", "--data", "a.txt", "--n-hidden", "1000001"], "at most 1000000"),
     (["train.py", "--data", "a.txt", "--lr", "0"], "--lr"),
     (["train.py", "--data", "a.txt", "--lr", "nan"], "--lr"),
     (["train.py", "--data", "a.txt", "--epochs", "0"], "--epochs"),

@@ -107,6 +107,11 @@ def test_resume_refuses_what_is_not_that_run(
     other = load_corpus([text_file(tmp_path, seed=2)])
     with pytest.raises(UserError, match="not the text of that run"):
         train(settings, other, state)
+    whole = load_dict(tmp_path / "rnn.resume")
+    damages = {"model": {}, "optimizer": {"state": {}}, "hidden": 3, "tally": {}, "tokens": ("a",)}
+    for key, damage in [*damages.items(), ("rng", torch.zeros(3))]:
+        with pytest.raises(UserError):
+            train(settings, load_corpus([text_file(tmp_path)]), {**whole, key: damage})
     for damage in ({"settings": {"n_hidden": 3}}, {"progress": {"steps": 1}}, {"progress": 7}):
         torch.save(load_dict(tmp_path / "rnn.resume") | damage, tmp_path / "bad.resume")
         with pytest.raises(UserError, match="no interrupted run"):
