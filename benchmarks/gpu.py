@@ -31,7 +31,7 @@ def main() -> None:
     corpus = load_corpus([data])
     train, _ = split_text(corpus.ids, 0.1)
     tokens = len(corpus.vocabulary)
-    steps = Windows(np.asarray(train), tokens, 128, 256)
+    steps = Windows(np.asarray(train), 128, 256)
     n_steps = 15 * steps.rows.shape[1] // steps.width
     losses = train_steps(NotebookRNN(tokens, 1024, 2).cuda(), np.asarray(train), 128, 256, device)
     next(losses)

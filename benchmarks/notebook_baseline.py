@@ -1,8 +1,9 @@
 """The notebook's recipe in plain PyTorch: what we are measured against.
 
-One-hot characters made by a dataset in a DataLoader with one worker, nn.LSTM as PyTorch
-initialises it, float32, Adam at 1e-3, gradient norm clipped at 1, the loss read every step (the
-progress bar shows it), and a sampler that calls nn.LSTM for one character at a time.
+Windows of ids from a DataLoader with one worker, made one-hot in the training step, nn.LSTM as
+PyTorch initialises it, float32, Adam at 1e-3, gradient norm clipped at 1, the loss read every step
+(the progress bar shows it), and a sampler that calls nn.LSTM for one character at a time and, like
+the notebook, leaves gradients on.
 """
 
 from collections.abc import Iterator
@@ -34,30 +35,31 @@ class NotebookRNN(nn.Module):
 
 
 class Windows(IterableDataset):
-    """Windows of ``seq_length + 1`` characters, one-hot, as the notebook cuts them."""
+    """Windows of ``seq_length + 1`` ids as the notebook cuts them, each as ``(x, y)``."""
 
-    def __init__(self, ids: np.ndarray, n_tokens: int, batch_size: int, seq_length: int) -> None:
-        self.width, self.n_tokens = seq_length + 1, n_tokens
+    def __init__(self, ids: np.ndarray, batch_size: int, seq_length: int) -> None:
+        self.width = seq_length + 1
         n_batches = len(ids) // (batch_size * self.width)
         self.rows = ids[: n_batches * batch_size * self.width].reshape(batch_size, -1)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for i in range(0, self.rows.shape[1], self.width):
             window = torch.from_numpy(self.rows[:, i : i + self.width].astype(np.int64))
-            yield F.one_hot(window[:, :-1], self.n_tokens).float(), window[:, 1:]
+            yield window[:, :-1], window[:, 1:]
 
 
 def train_steps(
     model: NotebookRNN, ids: np.ndarray, batch_size: int, seq_length: int, device: torch.device
 ) -> Iterator[float]:
     """Train for ever; the loss in nats per character after each step."""
-    data = Windows(ids, model.n_tokens, batch_size, seq_length)
+    data = Windows(ids, batch_size, seq_length)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     hidden = model.init_hidden(batch_size, device)
     model.train()
     while True:
-        for x, y in DataLoader(data, batch_size=None, num_workers=1):
-            x, y = x.to(device), y.to(device)
+        for x, y in DataLoader(data, batch_size=1, num_workers=1):
+            x, y = x.to(device).squeeze(0), y.to(device).squeeze(0)
+            x = F.one_hot(x, model.n_tokens).float()
             hidden = tuple(state.detach() for state in hidden)
             logits, hidden = model(x, hidden)
             loss = F.cross_entropy(logits, y.reshape(-1))
@@ -68,7 +70,6 @@ def train_steps(
             yield loss.item()
 
 
-@torch.no_grad()
 def sample_ids(model: NotebookRNN, top_k: int = 5, first: int = 0) -> Iterator[int]:
     """Draw for ever, one character at a time; ids."""
     model.eval()
@@ -76,9 +77,9 @@ def sample_ids(model: NotebookRNN, top_k: int = 5, first: int = 0) -> Iterator[i
     hidden, char = model.init_hidden(1, device), first
     while True:
         x = F.one_hot(torch.tensor([[char]]), model.n_tokens).float().to(device)
-        hidden = tuple(state.detach() for state in hidden)
+        hidden = tuple(state.data for state in hidden)
         logits, hidden = model(x, hidden)
-        p, ids = F.softmax(logits, dim=1).cpu().topk(top_k)
-        p, ids = p.numpy()[0].astype(np.float64), ids.numpy()[0]
-        char = int(np.random.choice(ids, p=p / p.sum()))
+        p, ids = F.softmax(logits, dim=1).data.cpu().topk(top_k)
+        p, ids = p.squeeze(0), ids.squeeze(0)
+        char = int(ids[torch.multinomial(p / p.sum(), 1)])
         yield char

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent
 
 def test_windows_are_the_notebooks() -> None:
     ids = np.arange(2 * 3 * 5 + 4)  # two rows of three windows of 4 + 1, and a rest
-    pairs = list(Windows(ids, 100, 2, 4))
-    assert len(pairs) == 3 and pairs[0][0].shape == (2, 4, 100)
-    assert pairs[0][0].argmax(2).tolist() == [[0, 1, 2, 3], [15, 16, 17, 18]]
+    pairs = list(Windows(ids, 2, 4))
+    assert len(pairs) == 3
+    assert pairs[0][0].tolist() == [[0, 1, 2, 3], [15, 16, 17, 18]]
     assert pairs[1][1].tolist() == [[6, 7, 8, 9], [21, 22, 23, 24]]  # 4 was never an input
 
 
