@@ -1,5 +1,6 @@
 """State -> text."""
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from weakref import WeakKeyDictionary
@@ -10,6 +11,20 @@ from torch import Tensor
 from charrnn.data import Vocabulary
 from charrnn.errors import UserError
 from charrnn.model import CharRNN, Hidden, of_each
+
+Product = Callable[[Tensor, Tensor], object]  # x [N, K], out [N, rows]: out = x @ weight.T
+
+
+def product_with(weight: Tensor, dtype: torch.dtype, one_stream: bool) -> Product:
+    """The fastest way known to multiply by ``weight`` ``[rows, K]``, rounded to ``dtype``."""
+    one_vector = one_stream and dtype == torch.float32 and weight.is_cpu
+    if one_vector and torch.backends.mkl.is_available():
+        # MKL multiplies one vector on one core, but a batch of slabs on all of them
+        slabs = weight.reshape(math.gcd(16, len(weight)), -1, weight.shape[1])
+        shape = (len(slabs), -1, 1)
+        return lambda x, out: torch.bmm(slabs, x.T.expand(*shape), out=out.view(shape))
+    columns = weight.to(dtype).T
+    return lambda x, out: torch.mm(x, columns, out=out)
 
 
 class Decoder:
@@ -22,9 +37,9 @@ class Decoder:
     """
 
     def __init__(self, model: CharRNN, dtype: torch.dtype, one_stream: bool) -> None:
-        self.cell, self.n_hidden, self.dtype = model.cell, model.n_hidden, dtype
+        self.cell, self.dtype = model.cell, dtype
         weights = {name: w.detach() for name, w in model.lstm.named_parameters()}
-        self.products: list[Tensor] = []  # [n_hidden or 2 * n_hidden, gates]
+        self.products: list[Product] = []
         self.biases: list[Tensor] = []
         for layer in range(model.n_layers):
             of_x = _gates(model.cell, weights[f"weight_ih_l{layer}"], recurrent=False)
@@ -33,47 +48,43 @@ class Decoder:
             bias = bias + _gates(model.cell, weights[f"bias_hh_l{layer}"], recurrent=True)
             if layer == 0:
                 self.table = (of_x.T + bias).contiguous()
-            both = (torch.cat((of_x, of_h), dim=1) if layer else of_h).to(dtype)
-            # a float32 vector is multiplied a quarter faster by a matrix that lies transposed
-            transposed = one_stream and dtype == torch.float32 and both.is_cpu
-            self.products.append(both.T.contiguous() if transposed else both.T)
+            both = torch.cat((of_x, of_h), dim=1) if layer else of_h
+            self.products.append(product_with(both, dtype, one_stream))
             self.biases.append(bias)
-        self.fc_weight = model.fc.weight.detach().to(dtype).T
-        self.fc_bias = model.fc.bias.detach()
+        self.fc_weight, self.fc_bias = model.fc.weight.detach().T, model.fc.bias.detach()
 
     def step(self, ids: Tensor, streams: "Streams") -> Tensor:
         """Read one character per stream, ``[N]`` ids; return the next one's logits ``[N, V]``.
 
         State and logits are overwritten in place: nothing of their size is allocated.
         """
-        torch.index_select(self.table, 0, ids, out=streams.first)
-        below = None
-        for layer, (x, kept) in enumerate(zip(streams.inputs, streams.kept, strict=True)):
-            if below is not None:
-                x[:, : self.n_hidden] = below
-            torch.mm(x, self.products[layer], out=streams.product)
-            base = self.biases[layer] if layer else streams.first
-            gates = torch.add(base, streams.product, out=streams.gates)
-            below = self.update(gates, kept, streams.h)
-            x[:, -self.n_hidden :] = below
-        torch.mm(x[:, -self.n_hidden :], self.fc_weight, out=streams.scores)
-        return torch.add(self.fc_bias, streams.scores, out=streams.logits)
+        base = torch.index_select(self.table, 0, ids, out=streams.first)
+        h = streams.h
+        for layer, (x, from_below, own, kept) in enumerate(streams.layers):
+            if layer:
+                from_below.copy_(h)
+                base = self.biases[layer]
+            self.products[layer](x, streams.product)
+            torch.add(base, streams.product, out=streams.gates)
+            h = self.update(streams, kept)
+            own.copy_(h)
+        return torch.addmm(self.fc_bias, h, self.fc_weight, out=streams.logits)
 
-    def update(self, gates: Tensor, kept: Tensor, h: Tensor) -> Tensor:
-        """The new h; ``kept`` (c of an LSTM, else h) moves on in place.
+    def update(self, streams: "Streams", kept: Tensor) -> Tensor:
+        """A layer's new h from ``streams.gates``; ``kept`` (c of an LSTM, else h) moves in place.
 
         LSTM: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; GRU: Cho
         et al. 2014 as nn.GRU has it; RNN: Elman 1990.
         """
         if self.cell == "rnn":
-            return torch.tanh(gates, out=kept)
+            return torch.tanh(streams.gates, out=kept)
+        streams.squashed.sigmoid_()
         if self.cell == "gru":
-            r, z = gates[:, : 2 * self.n_hidden].sigmoid_().chunk(2, dim=1)
-            n_of_x, n_of_h = gates[:, 2 * self.n_hidden :].chunk(2, dim=1)
+            r, z, n_of_x, n_of_h = streams.parts
             return torch.lerp(n_of_x.addcmul_(r, n_of_h).tanh_(), kept, z, out=kept)
-        i, f, o = gates[:, : 3 * self.n_hidden].sigmoid_().chunk(3, dim=1)
-        kept.mul_(f).addcmul_(i, gates[:, 3 * self.n_hidden :].tanh_())
-        return torch.tanh(kept, out=h).mul_(o)
+        i, f, o, g = streams.parts
+        kept.mul_(f).addcmul_(i, g.tanh_())
+        return torch.tanh(kept, out=streams.h).mul_(o)
 
 
 def _gates(cell: str, weight: Tensor, recurrent: bool) -> Tensor:
@@ -94,26 +105,26 @@ class Streams:
     def __init__(self, decoder: Decoder, hidden: Hidden) -> None:
         """``hidden``: as ``CharRNN.forward`` gives it; copied."""
         h, kept = hidden if isinstance(hidden, tuple) else (hidden, hidden)
-        n, width = h.shape[1], decoder.table.shape[1]
-        self.has_cell_state, self.n_hidden = isinstance(hidden, tuple), h.shape[2]
-        self.kept = list(kept.detach().clone())  # per layer: c of an LSTM, else h
-        self.inputs = [  # per layer: h, above the first [below, h]
-            state.detach().to(decoder.dtype).repeat(1, 2 if layer else 1)
-            for layer, state in enumerate(h)
-        ]
+        n, size = h.shape[1:]
+        self.kept = kept.detach().clone()  # [n_layers, N, n_hidden]: c of an LSTM, else h
+        self.has_cell_state = isinstance(hidden, tuple)
+        self.layers = []  # views made once: a step would spend a third of its time on them
+        for layer, state in enumerate(h):
+            x = state.detach().to(decoder.dtype).repeat(1, 2 if layer else 1)  # [below, h]
+            self.layers.append((x, x[:, :size], x[:, -size:], self.kept[layer]))
         self.h = torch.empty_like(self.kept[0])
-        self.first = decoder.table.new_empty(n, width)
+        self.first = decoder.table.new_empty(n, decoder.table.shape[1])
         self.gates = torch.empty_like(self.first)
+        self.parts = self.gates.split(size, dim=1)
+        self.squashed = self.gates[:, : (2 if decoder.cell == "gru" else 3) * size]
         self.product = self.first.to(decoder.dtype, copy=True)
         self.logits = decoder.table.new_empty(n, len(decoder.fc_bias))
-        self.scores = self.logits.to(decoder.dtype, copy=True)
 
     def hidden(self) -> Hidden:
         """A copy of the state, as ``CharRNN.forward`` takes it."""
-        kept = torch.stack(self.kept)
         if not self.has_cell_state:
-            return kept
-        return torch.stack([x[:, -self.n_hidden :] for x in self.inputs]).float(), kept
+            return self.kept.clone()
+        return torch.stack([own for _, _, own, _ in self.layers]).float(), self.kept.clone()
 
 
 _decoders: WeakKeyDictionary[CharRNN, dict[tuple, tuple[list, Decoder]]] = WeakKeyDictionary()

@@ -70,6 +70,18 @@ def test_decoder_is_forward(n_hidden: int, n_layers: int, n_streams: int, cell: 
         torch.testing.assert_close(streams.hidden(), after, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_decoder_with_rounded_weights_is_near(cell: str) -> None:
+    model = make(n_hidden=32, n_layers=2, cell=cell)
+    ids = torch.randint(len(TOKENS), (5, 20))
+    with torch.no_grad():
+        expected = model(ids, model.init_hidden(5))[0].log_softmax(1).view(5, 20, -1)
+        streams = Streams(decoder := Decoder(model, torch.bfloat16, False), model.init_hidden(5))
+        logp = torch.stack([decoder.step(x, streams).log_softmax(1) for x in ids.T], dim=1)
+    kl = F.kl_div(logp, expected, log_target=True, reduction="none").sum(2)
+    assert 0 < kl.mean() < 1e-3
+
+
 @pytest.mark.parametrize("length", [2, 100, 4097, 9000])
 def test_evaluate_is_one_long_sequence(length: int) -> None:
     model = make()

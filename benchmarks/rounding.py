@@ -1,0 +1,51 @@
+"""What rounded weights cost: the KL divergence from the float32 distribution on held-out text."""
+
+import argparse
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.common import table
+from charrnn import load_checkpoint
+from charrnn.corpus import load_corpus
+from charrnn.data import split_text
+from charrnn.generation import Decoder, Streams
+
+ROWS = 64
+
+
+@torch.no_grad()
+def main() -> None:
+    """Read the end of the held-out text in 64 streams with each decoder and print the table."""
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--ckpt", nargs="+", required=True)
+    p.add_argument("--data", default="../shared/data/anna.txt")
+    p.add_argument("--chars", type=int, default=64_000)
+    args = p.parse_args()
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    rows = [["model", "weights", "characters", "nats/char", "mean KL", "largest KL"]]
+    corpus = load_corpus([args.data])
+    for path in args.ckpt:
+        model = load_checkpoint(path)
+        _, held_out = split_text(corpus.encode_for(model.unique_tokens), 0.1)
+        ids = held_out[-args.chars :].long()
+        ids = ids[: len(ids) // ROWS * ROWS].view(ROWS, -1)
+        decoders = {name: Decoder(model, dtype, False) for name, dtype in dtypes.items()}
+        streams = {name: Streams(d, model.init_hidden(ROWS)) for name, d in decoders.items()}
+        loss, kl, largest = (dict.fromkeys(dtypes, 0.0) for _ in range(3))
+        for x, y in zip(ids.T[:-1], ids.T[1:], strict=True):
+            logp = {name: d.step(x, streams[name]).log_softmax(1) for name, d in decoders.items()}
+            for name in dtypes:
+                each = F.kl_div(logp[name], logp["float32"], log_target=True, reduction="none")
+                kl[name] += each.sum().item()
+                largest[name] = max(largest[name], each.sum(1).max().item())
+                loss[name] += F.nll_loss(logp[name], y, reduction="sum").item()
+        n = ids[:, 1:].numel()
+        for name in dtypes:
+            row = [f"{model.n_hidden} x {model.n_layers}", name, f"{n:,}", f"{loss[name] / n:.4f}"]
+            rows.append([*row, f"{kl[name] / n:.1e}", f"{largest[name]:.1e}"])
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()
