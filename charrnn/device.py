@@ -4,6 +4,8 @@ import torch
 
 from charrnn.errors import UserError
 
+DTYPES = ("auto", "float32", "bfloat16")
+
 
 def pick_device(name: str) -> torch.device:
     """``auto``: the first there of cuda, mps, cpu. Raises UserError for one that is not there."""
@@ -41,4 +43,4 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision of the training step's products; weights and the optimizer stay float32."""
     if name == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    return getattr(torch, name)
