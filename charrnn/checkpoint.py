@@ -36,8 +36,9 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     _refuse_read_only(path)
-    # always the same name: what a killed process leaves behind is overwritten, not piled up
-    partial = path.with_name(f".{path.name}.tmp")
+    # the same name at each try, so that what a kill leaves behind is overwritten, not piled up;
+    # another one in each process that torchrun started, since all of them may need a corpus
+    partial = path.with_name(f".{path.name}.{os.environ.get('RANK', 0)}.tmp")
     try:
         with partial.open("wb") as file:
             yield file
