@@ -3,7 +3,6 @@
 import json
 import math
 import shlex
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -110,7 +109,8 @@ class Run:
         # kept on the device, read now and then: since the last evaluation, and in a row
         names = ("loss", "steps", "skipped", "bad")
         self.tally = {name: torch.zeros((), device=self.device) for name in names}
-        self.lines: list[str] = []  # of the log
+        # of the log; on resume, it is cut to where the run stands
+        self.lines = self.log.read_text().splitlines() if resumed and self.log.exists() else []
         self.line: dict[str, float] | None = None  # the last one
         self.trouble: str | None = None  # why the last save failed
         if resumed:
@@ -119,18 +119,22 @@ class Run:
             torch.manual_seed(settings.seed + self.world.rank + self.progress.step)
 
     def fraction_done(self) -> float:
-        """How much of the run is over, 0 to 1 (or a little more): by steps or by the clock."""
+        """How much of the run is over, 0 to 1: by steps or by the clock."""
         parts = []
         if self.settings.epochs:
             parts.append(self.progress.step / (self.settings.epochs * self.steps_per_epoch))
         if self.settings.minutes:
             parts.append(self.progress.seconds / (60 * self.settings.minutes))
-        return max(parts)
+        return min(1, max(parts))
+
+    def chars(self) -> int:
+        """How many characters were read so far, in all."""
+        return self.progress.step * self.settings.batch_size * self.settings.seq_length
 
     def evaluations_due(self) -> int:
         """How many evaluations should have been made by now: one an epoch or minute, 5 at least."""
         planned = max(5, self.settings.epochs or 0, int(self.settings.minutes or 0))
-        return int(min(self.fraction_done(), 1) * planned + 1e-9)
+        return int(self.fraction_done() * planned + 1e-9)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly from here, as plain values and tensors."""
@@ -151,6 +155,7 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         """The opposite of ``state``."""
         vars(self.progress).update(state["progress"])
+        self.lines = [x for x in self.lines if json.loads(x)["step"] <= self.progress.step]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.hidden = of_each(lambda h: h[:, self.rows].to(self.device), state["hidden"])
@@ -177,9 +182,13 @@ def train(settings: Settings, corpus: Corpus, resumed: dict[str, Any] | None = N
     with locked(run.net) if first else nullcontext(), catch_signals() as caught:
         if first:
             print(describe(run), flush=True)
-            start_log(run)
         save_run(run)
-        with progress_bar(run) as bar:
+        with tqdm(
+            total=100,  # per cent of the budget
+            initial=100 * run.fraction_done(),
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            disable=not first,
+        ) as bar:
             learn(run, bar, caught)
         if any(run.world.largest(run.trouble is not None, bool(caught))):
             save_run(run)
@@ -263,7 +272,7 @@ def learning_rate(run: Run) -> float:
     peak = run.settings.lr * run.progress.lr_scale
     if not run.settings.cosine:
         return peak
-    done = min(run.fraction_done(), 1)
+    done = run.fraction_done()
     return peak * min(1, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -299,7 +308,7 @@ def report(run: Run) -> None:
     line = run.line = evaluated(run)
     # JSON knows no NaN
     known = {key: value if math.isfinite(value) else None for key, value in line.items()}
-    run.lines.append(json.dumps(known) + "\n")
+    run.lines.append(json.dumps(known))
     for name in ("loss", "steps", "skipped"):
         run.tally[name].zero_()
     progress.evaluations = run.evaluations_due()
@@ -316,10 +325,9 @@ def report(run: Run) -> None:
 
 def evaluated(run: Run) -> dict[str, float]:
     """A line of the log. Only the first process evaluates; none of the others reads its line."""
-    progress, settings = run.progress, run.settings
+    progress = run.progress
     train_loss = (run.world.mean(run.tally["loss"]) / run.tally["steps"]).item()
     val_loss = math.nan if run.world.rank else evaluate(run.model, run.val_ids)
-    chars = progress.step * settings.batch_size * settings.seq_length
     return {
         "step": progress.step,
         "epoch": round(progress.step / run.steps_per_epoch, 4),
@@ -327,9 +335,9 @@ def evaluated(run: Run) -> dict[str, float]:
         "train_loss": train_loss,
         "val_loss": val_loss,
         "val_bpc": val_loss / math.log(2),
-        "chars_per_second": round(chars / progress.seconds),
+        "chars_per_second": round(run.chars() / progress.seconds),
         "lr": run.optimizer.param_groups[0]["lr"],
-        "chars": chars,
+        "chars": run.chars(),
         "skipped": int(run.tally["skipped"]),
     }
 
@@ -345,7 +353,7 @@ def save_run(run: Run) -> None:
     line = run.line if run.line and run.line["step"] == run.progress.step else None
     try:
         with atomic_file(run.log) as log:
-            log.write("".join(run.lines).encode())
+            log.write("".join(line + "\n" for line in run.lines).encode())
         if line is not None and line["val_loss"] < run.progress.best:
             kept = {key: line[key] for key in ("step", "epoch", "val_loss", "val_bpc")}
             save_checkpoint(run.net, run.model, val_frac=run.settings.val_frac, **kept)
@@ -397,13 +405,6 @@ def seconds_per_step(run: Run) -> float:
     return time.perf_counter() - began
 
 
-def start_log(run: Run) -> None:
-    """On resume, take up the log, without what a later step of the interrupted run had added."""
-    if run.progress.step and run.log.exists():
-        with run.log.open() as log:
-            run.lines = [line for line in log if json.loads(line)["step"] <= run.progress.step]
-
-
 def load_resume(path: str) -> tuple[Settings, dict[str, Any]]:
     """The settings of an interrupted run and the rest of its state, for ``train``.
 
@@ -414,32 +415,18 @@ def load_resume(path: str) -> tuple[Settings, dict[str, Any]]:
         settings = Settings(**state["settings"])
         beside = str(Path(path).parent / Path(settings.ckpt).name)
         Progress(**state["progress"])
-        keys = ("sha256", "tokens", "model", "optimizer", "hidden", "tally", "rng", "cuda_rng")
-        return replace(settings, ckpt=beside), {key: state[key] for key in ("progress", *keys)}
+        return replace(settings, ckpt=beside), state
     except (KeyError, TypeError):
         raise UserError(
             f"--resume {path}: no interrupted run; give a .resume file of train.py"
         ) from None
 
 
-def progress_bar(run: Run) -> tqdm:
-    """A bar from 0 to 100 % of the budget."""
-    return tqdm(
-        total=100,
-        initial=min(100 * run.fraction_done(), 100),
-        bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-        file=sys.stderr,
-        disable=run.world.rank > 0,
-    )
-
-
 def show(run: Run, bar: tqdm, loss: float) -> None:
     """Move the bar; loss is the last batch's, in nats per character."""
-    settings, progress = run.settings, run.progress
-    chars = progress.step * settings.batch_size * settings.seq_length
     bar.set_postfix_str(
         f"loss {loss:.3f}, {loss / math.log(2):.3f} bits/char, "
-        f"{chars / progress.seconds:,.0f} chars/s",
+        f"{run.chars() / run.progress.seconds:,.0f} chars/s",
         refresh=False,
     )
-    bar.update(min(100 * run.fraction_done(), 100) - bar.n)
+    bar.update(100 * run.fraction_done() - bar.n)
