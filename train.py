@@ -1,9 +1,10 @@
 """Train a character-level LSTM on a text: ``python train.py --help`` explains every flag."""
 
+import argparse
 from dataclasses import replace
 
 from charrnn.checkpoint import load_checkpoint
-from charrnn.cli import Parser, number, run
+from charrnn.cli import Kind, Parser, number, run
 from charrnn.corpus import load_corpus
 from charrnn.device import DTYPES, pick_device
 from charrnn.errors import UserError
@@ -15,22 +16,21 @@ IN_WORDS = {  # defaults that a number or a name does not explain
     "min_count": "1, none",
     "device": "auto, the fastest there",
     "dtype": "auto, bfloat16 where the hardware has it",
+    "n_hidden": "512, 768 from 4 minutes on",  # of the laptop preset
+    "drop_prob": "0.04 for each time the text is read, 0.5 at most",  # of the laptop preset
     "val_frac": "0.1, but at most 500,000 characters",
     "prime": "a newline, or the model's most frequent character",
 }
-GROWN = {  # in the laptop preset
-    "n_hidden": "512, 768 from 4 minutes on",
-    "drop_prob": "0.04 for each time the text is read, 0.5 at most",
-}
 
 
-def default_of(flag: str) -> object:
-    """A flag's default, in every preset where they differ, for its help; None: there is none."""
-    name = flag.removeprefix("--").replace("-", "_")
+def default_of(name: str) -> str:
+    """A setting's default, in every preset where they differ, for the help of its flag."""
     if name in PRESETS["laptop"]:
         values = {preset: chosen[name] for preset, chosen in PRESETS.items()}
-        return "; ".join(f"{preset} {v or GROWN.get(name, 'off')}" for preset, v in values.items())
-    return IN_WORDS.get(name) or getattr(Settings, name, None)
+        default = "; ".join(f"{p} {v or IN_WORDS.get(name, 'off')}" for p, v in values.items())
+    else:
+        default = IN_WORDS.get(name) or getattr(Settings, name, None)
+    return "" if default is None else f" (default: {default})"
 
 
 def parser() -> Parser:
@@ -38,44 +38,47 @@ def parser() -> Parser:
     p = Parser(
         "Train a character-level LSTM on a text. Writes CKPT (the best model by held-out loss) "
         "and, beside it, a .resume file and a .jsonl log.",
-        default_of,
+        argument_default=argparse.SUPPRESS,
     )
+
+    def flag(name: str, what: str, kind: Kind = "TEXT") -> None:
+        p.flag(name, what + default_of(name.removeprefix("--").replace("-", "_")), kind)
+
     count, above_0 = number(int, 1, 1_000_000), number(float, 0, above=True)
     share, part = number(float, 0, 1, below=True), number(float, 0, 1, above=True, below=True)
-    p.flag(
-        "--data", "UTF-8 text: files, a folder, or python-docs, Python's manual", "PATH", nargs="+"
-    )
-    p.flag("--min-count", "characters seen less often are all learned as U+FFFD", count)
-    p.flag("--ckpt", "where the model goes", "FILE")
-    p.flag(
+    data = "UTF-8 text: files, a folder, or python-docs, Python's manual" + default_of("data")
+    p.add_argument("--data", metavar="PATH", nargs="+", help=data)
+    flag("--min-count", "characters seen less often are all learned as U+FFFD", count)
+    flag("--ckpt", "where the model goes", "FILE")
+    flag(
         "--preset",
         "fills in every setting not given; notebook: the classic notebook's; laptop: learns most "
         "in a few CPU minutes; auto: laptop on a CPU, else the notebook's model with a better "
         "recipe, called accelerator below",
         ("auto", "notebook", "laptop"),
     )
-    p.flag("--epochs", "passes over the training text", count)
-    p.flag("--minutes", "wall-clock minutes; with --epochs, whichever ends first", above_0)
-    p.flag("--device", "auto, cpu, cuda, cuda:N or mps", "NAME")
-    p.flag("--dtype", "precision of the step's products; weights stay float32", DTYPES)
-    p.flag("--cell", "kind of recurrent layer", ("lstm", "gru", "rnn"))
-    p.flag("--n-hidden", "LSTM units per layer", count)
-    p.flag("--n-layers", "LSTM layers", count)
-    p.flag("--drop-prob", "share of each layer's output dropped in training", share)
-    p.flag("--batch-size", "rows of text read side by side", count)
-    p.flag("--seq-length", "characters that gradients flow back through", count)
-    p.flag("--lr", "peak learning rate", above_0)
-    p.flag("--clip", "largest gradient norm", above_0)
-    p.flag("--val-frac", "share of the text, cut from its end, to judge the model by", part)
-    p.flag("--seed", "of every random number", number(int, 0, 2**31 - 1))
-    p.flag("--prime", "start of the sample shown after each evaluation")
-    p.flag(
+    flag("--epochs", "passes over the training text", count)
+    flag("--minutes", "wall-clock minutes; with --epochs, whichever ends first", above_0)
+    flag("--device", "auto, cpu, cuda, cuda:N or mps", "NAME")
+    flag("--dtype", "precision of the step's products; weights stay float32", DTYPES)
+    flag("--cell", "kind of recurrent layer", ("lstm", "gru", "rnn"))
+    flag("--n-hidden", "LSTM units per layer", count)
+    flag("--n-layers", "LSTM layers", count)
+    flag("--drop-prob", "share of each layer's output dropped in training", share)
+    flag("--batch-size", "rows of text read side by side", count)
+    flag("--seq-length", "characters that gradients flow back through", count)
+    flag("--lr", "peak learning rate", above_0)
+    flag("--clip", "largest gradient norm", above_0)
+    flag("--val-frac", "share of the text, cut from its end, to judge the model by", part)
+    flag("--seed", "of every random number", number(int, 0, 2**31 - 1))
+    flag("--prime", "start of the sample shown after each evaluation")
+    flag(
         "--init-from",
         "start from the weights of this model; its size and cell are kept, characters new to it "
         "get new rows, every other flag counts as usual",
         "FILE",
     )
-    p.flag(
+    flag(
         "--resume",
         "go on with an interrupted run from its .resume file, with its settings; only --device "
         "and --data may be given with it",

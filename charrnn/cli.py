@@ -15,28 +15,20 @@ Kind = str | tuple[str, ...] | Callable[[str], Any]
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors; a flag is taken only when it is spelled out."""
 
-    def __init__(self, description: str, default_of: Callable[[str], object] | None = None) -> None:
-        """``default_of`` a flag: what its help says. With it, flags not given are left absent."""
-        super().__init__(description=description, allow_abbrev=False)
-        self.default_of = default_of
+    def __init__(self, description: str, **more: Any) -> None:
+        super().__init__(description=description, allow_abbrev=False, **more)
 
-    def flag(
-        self, name: str, what: str, kind: Kind = "TEXT", default: Any = None, **more: Any
-    ) -> None:
-        """Add a flag; its help is ``what`` it does and the default, unless that is None.
+    def flag(self, name: str, what: str, kind: Kind = "TEXT", default: Any = None) -> None:
+        """Add a flag; its help is ``what`` it does and the default, where there is one.
 
         ``kind``: the choices, a function that converts, or what its text stands for in the help.
         """
-        shown = default
-        if self.default_of:
-            shown, default = self.default_of(name), argparse.SUPPRESS
-        if shown is not None:
-            what += f" (default: {shown})"
-        if isinstance(kind, str):
-            more |= {"metavar": kind}
-        else:
-            more |= {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
-        self.add_argument(name, help=what, default=default, **more)
+        option = {str: "metavar", tuple: "choices"}.get(type(kind), "type")
+        more = {option: kind}
+        if default is not None:
+            more["default"] = default
+            what += f" (default: {default})"
+        self.add_argument(name, help=what, **more)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists every flag)\n")
