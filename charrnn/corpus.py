@@ -43,13 +43,17 @@ class Corpus:
     sha256: str  # of the files and of min_count
 
     def encode_for(self, tokens: tuple[str, ...], start: int = 0) -> Tensor:
-        """Ids from ``start`` on for a model with these tokens. Raises UserError: unknown ones."""
+        """Ids from ``start`` on for a model with these tokens, of the smallest integer type.
+
+        Raises UserError for characters that the model does not know.
+        """
         ids = self.ids[start:]
         if tokens == self.vocabulary.tokens:
             return ids
         present = torch.unique(ids).long()
-        table = torch.zeros(len(self.vocabulary), dtype=torch.int64)
-        table[present] = Vocabulary(tokens).encode(self.vocabulary.decode(present))
+        table = torch.from_numpy(np.zeros(len(self.vocabulary), _dtype(len(tokens))))
+        known = Vocabulary(tokens).encode(self.vocabulary.decode(present))
+        table[present] = known.to(table.dtype)
         return table[ids.long()]
 
 

@@ -77,14 +77,11 @@ class Run:
         if settings.init_from and not resumed:
             source = load_checkpoint(settings.init_from)
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
-        ids = corpus.encode_for(tokens)
-        train_ids, self.val_ids = split_text(ids, settings.val_frac)
+        train_ids, self.val_ids = split_text(corpus.encode_for(tokens), settings.val_frac)
         size = (settings.batch_size, settings.seq_length)
         get_batches(train_ids, *size)  # raises if too short
         self.steps_per_epoch = count_batches(len(train_ids), *size)
-        # the smallest type that holds every id, on the device: a batch is a slice of it
-        small = torch.uint8 if len(tokens) <= 256 else torch.int16
-        self.train_ids = train_ids.to(self.device, small)
+        self.train_ids = train_ids.to(self.device)  # a batch is a slice of it
         self.rows = self.world.rows(settings.batch_size)
 
         torch.manual_seed(settings.seed)
@@ -109,11 +106,11 @@ class Run:
         # kept on the device, read now and then: since the last evaluation, and in a row
         names = ("loss", "steps", "skipped", "bad")
         self.tally = {name: torch.zeros((), device=self.device) for name in names}
-        # of the log; on resume, it is cut to where the run stands
-        self.lines = self.log.read_text().splitlines() if resumed and self.log.exists() else []
-        self.line: dict[str, float] | None = None  # the last one
+        self.lines: list[dict[str, Any]] = []  # of the log
         self.trouble: str | None = None  # why the last save failed
         if resumed:
+            if self.log.exists():
+                self.lines = [json.loads(line) for line in self.log.read_text().splitlines()]
             self.restore(resumed)
         if self.world.rank:  # each process drops other units
             torch.manual_seed(settings.seed + self.world.rank + self.progress.step)
@@ -155,7 +152,7 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         """The opposite of ``state``."""
         vars(self.progress).update(state["progress"])
-        self.lines = [x for x in self.lines if json.loads(x)["step"] <= self.progress.step]
+        self.lines = [line for line in self.lines if line["step"] <= self.progress.step]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.hidden = of_each(lambda h: h[:, self.rows].to(self.device), state["hidden"])
@@ -305,30 +302,10 @@ def go_back(run: Run) -> None:
 def report(run: Run) -> None:
     """Evaluate on the held-out text, log, keep the best model, save the run, show a sample."""
     progress = run.progress
-    line = run.line = evaluated(run)
-    # JSON knows no NaN
-    known = {key: value if math.isfinite(value) else None for key, value in line.items()}
-    run.lines.append(json.dumps(known))
-    for name in ("loss", "steps", "skipped"):
-        run.tally[name].zero_()
-    progress.evaluations = run.evaluations_due()
-    save_run(run)
-    if run.world.rank == 0:
-        generator = torch.Generator(run.device).manual_seed(run.settings.seed)
-        text = sample(run.model, SAMPLE_CHARS, run.prime, top_k=5, generator=generator)
-        tqdm.write(
-            f"\nstep {progress.step}, epoch {line['epoch']:.2f}, {progress.seconds:.0f} s: train "
-            f"{line['train_loss']:.4f}, held out {line['val_loss']:.4f} nats/char "
-            f"({line['val_bpc']:.4f} bits)\n{visible(text)}\n"
-        )
-
-
-def evaluated(run: Run) -> dict[str, float]:
-    """A line of the log. Only the first process evaluates; none of the others reads its line."""
-    progress = run.progress
     train_loss = (run.world.mean(run.tally["loss"]) / run.tally["steps"]).item()
+    # only the first process evaluates, as only its lines are written
     val_loss = math.nan if run.world.rank else evaluate(run.model, run.val_ids)
-    return {
+    line = {
         "step": progress.step,
         "epoch": round(progress.step / run.steps_per_epoch, 4),
         "seconds": round(progress.seconds, 3),
@@ -340,6 +317,20 @@ def evaluated(run: Run) -> dict[str, float]:
         "chars": run.chars(),
         "skipped": int(run.tally["skipped"]),
     }
+    # JSON knows no NaN
+    run.lines.append({key: value if math.isfinite(value) else None for key, value in line.items()})
+    for name in ("loss", "steps", "skipped"):
+        run.tally[name].zero_()
+    progress.evaluations = run.evaluations_due()
+    save_run(run)
+    if run.world.rank == 0:
+        generator = torch.Generator(run.device).manual_seed(run.settings.seed)
+        text = sample(run.model, SAMPLE_CHARS, run.prime, top_k=5, generator=generator)
+        tqdm.write(
+            f"\nstep {progress.step}, epoch {line['epoch']:.2f}, {progress.seconds:.0f} s: train "
+            f"{train_loss:.4f}, held out {val_loss:.4f} nats/char "
+            f"({line['val_bpc']:.4f} bits)\n{visible(text)}\n"
+        )
 
 
 def save_run(run: Run) -> None:
@@ -350,14 +341,15 @@ def save_run(run: Run) -> None:
     state = run.state()  # every process holds a part of it
     if run.world.rank:
         return
-    line = run.line if run.line and run.line["step"] == run.progress.step else None
+    last = run.lines[-1] if run.lines else {"step": None}
+    val_loss = last["val_loss"] if last["step"] == run.progress.step else None
     try:
         with atomic_file(run.log) as log:
-            log.write("".join(line + "\n" for line in run.lines).encode())
-        if line is not None and line["val_loss"] < run.progress.best:
-            kept = {key: line[key] for key in ("step", "epoch", "val_loss", "val_bpc")}
+            log.write("".join(json.dumps(line) + "\n" for line in run.lines).encode())
+        if val_loss is not None and val_loss < run.progress.best:
+            kept = {key: last[key] for key in ("step", "epoch", "val_loss", "val_bpc")}
             save_checkpoint(run.net, run.model, val_frac=run.settings.val_frac, **kept)
-            run.progress.best = line["val_loss"]
+            run.progress.best = val_loss
         save_dict(run.resume, {**state, "progress": asdict(run.progress)})
         run.trouble = None
     except OSError as error:
