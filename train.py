@@ -72,16 +72,10 @@ def parser() -> Parser:
     flag("--val-frac", "share of the text, cut from its end, to judge the model by", part)
     flag("--seed", "of every random number", number(int, 0, 2**31 - 1))
     flag("--prime", "start of the sample shown after each evaluation")
-    flag(
-        "--init-from",
-        "start from the weights of this model; its size and cell are kept, characters new to it "
-        "get new rows, every other flag counts as usual",
-        "FILE",
-    )
+    flag("--init-from", "start from this model, at its size; new characters get new rows", "FILE")
     flag(
         "--resume",
-        "go on with an interrupted run from its .resume file, with its settings; only --device "
-        "and --data may be given with it",
+        "go on with the run of this .resume file; only --device and --data may be given with it",
         "FILE",
     )
     return p

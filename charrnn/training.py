@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -203,15 +204,12 @@ def train(settings: Settings, corpus: Corpus, resumed: dict[str, Any] | None = N
 
 def learn(run: Run, bar: tqdm, caught: list[int]) -> None:
     """The training loop, until the budget is spent or a signal was caught."""
-    settings, progress = run.settings, run.progress
+    progress = run.progress
     began = time.perf_counter() - progress.seconds
     while run.fraction_done() < 1 and not caught:
         if progress.batch == 0:  # row i's end is not row i + 1's beginning: start from zeros
             run.hidden = run.zeros
-        text = run.train_ids[epoch_offset(run) :]
-        batches = get_batches(text, settings.batch_size, settings.seq_length)
-        for x, y in islice(batches, progress.batch, None):
-            x, y = x[run.rows].to(run.device), y[run.rows].to(run.device)
+        for x, y in batches(run):
             for group in run.optimizer.param_groups:
                 group["lr"] = learning_rate(run)
             loss, run.hidden = train_step(run, x, y, detach(run.hidden))
@@ -273,13 +271,17 @@ def learning_rate(run: Run) -> float:
     return peak * min(1, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def epoch_offset(run: Run) -> int:
-    """Where an epoch starts, so that windows differ: anywhere that costs no batch; 0 at first."""
-    if run.progress.epoch == 0:
-        return 0
-    spare = len(run.train_ids) % (run.settings.batch_size * (run.settings.seq_length + 1))
-    generator = torch.Generator().manual_seed(run.settings.seed + run.progress.epoch)
-    return int(torch.randint(spare + 1, (), generator=generator))
+def batches(run: Run) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's rows of the batches that are left of the epoch.
+
+    Later epochs than the first start anywhere that costs no batch, so that windows differ.
+    """
+    size, progress = (run.settings.batch_size, run.settings.seq_length), run.progress
+    spare = len(run.train_ids) % (size[0] * (size[1] + 1)) if progress.epoch else 0
+    generator = torch.Generator().manual_seed(run.settings.seed + progress.epoch)
+    start = int(torch.randint(spare + 1, (), generator=generator))
+    left = islice(get_batches(run.train_ids[start:], *size), progress.batch, None)
+    return ((x[run.rows], y[run.rows]) for x, y in left)
 
 
 def go_back(run: Run) -> None:
@@ -360,23 +362,20 @@ def save_run(run: Run) -> None:
 
 def describe(run: Run) -> str:
     """What was chosen and how long it will take."""
-    settings, n_train = run.settings, len(run.train_ids)
+    settings = run.settings
     n_weights = sum(weight.numel() for weight in run.model.parameters())
-    budget = []
-    if settings.minutes:
-        budget.append(f"{settings.minutes:g} minutes")
+    budget = [f"{settings.minutes:g} minutes"] if settings.minutes else []
     if settings.epochs:
         steps = settings.epochs * run.steps_per_epoch - run.progress.step
-        minutes = steps * seconds_per_step(run) / 60
         budget.append(
             f"{settings.epochs} epochs of {run.steps_per_epoch} steps: {steps} steps to go, "
-            f"about {minutes:.1f} minutes"
+            f"about {steps * seconds_per_step(run) / 60:.1f} minutes"
         )
     return (
         f"preset {settings.preset} on {run.device}, {str(run.dtype).removeprefix('torch.')}: "
         f"{settings.cell.upper()} {settings.n_hidden} x {settings.n_layers}, dropout "
         f"{settings.drop_prob:g}, {n_weights:,} weights\n"
-        f"text: {n_train:,} characters to learn from, {len(run.val_ids):,} held out, "
+        f"text: {len(run.train_ids):,} characters to learn from, {len(run.val_ids):,} held out, "
         f"{len(run.model.unique_tokens)} distinct\n"
         f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
         f"{settings.lr:g}; {', or '.join(budget)}"
@@ -385,12 +384,11 @@ def describe(run: Run) -> str:
 
 def seconds_per_step(run: Run) -> float:
     """Time one forward and backward pass, leaving weights and random numbers as they were."""
-    settings = run.settings
-    x, y = next(get_batches(run.train_ids, settings.batch_size, settings.seq_length))
+    x, y = next(batches(run))
     with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
         for _ in range(2):  # the first one also sets up the libraries
             began = time.perf_counter()
-            loss, _ = forward(run, run.model, x[run.rows], y[run.rows], run.zeros)
+            loss, _ = forward(run, run.model, x, y, run.zeros)
             loss.backward()
             loss.item()  # waits for the device
     run.optimizer.zero_grad()
