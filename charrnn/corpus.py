@@ -6,7 +6,7 @@ import json
 import pydoc_data.topics
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,6 @@ ANNA_SHA256 = "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9"
 
 IN_MEMORY = 1 << 26  # bytes of text; a longer one is encoded once, to a file that is mapped
 MOST_TOKENS = 20_000  # distinct characters: every script of one language fits
-Blocks = Callable[[], Iterable[str]]  # gives a text in pieces, each time anew
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,7 @@ class Corpus:
     sha256: str  # of the files and of min_count
 
     def encode_for(self, tokens: tuple[str, ...], start: int = 0) -> Tensor:
-        """Ids from ``start`` on for a model with these tokens, of the smallest integer type.
-
-        Raises UserError for characters that the model does not know.
-        """
+        """Ids from ``start`` on for a model with these tokens. Raises UserError: unknown ones."""
         ids = self.ids[start:]
         if tokens == self.vocabulary.tokens:
             return ids
@@ -64,17 +60,21 @@ def load_corpus(data: list[str] | None, min_count: int = 1) -> Corpus:
     file beginning on a new line. Characters seen less than ``min_count`` times become U+FFFD.
     Raises UserError as ``read_blocks`` and ``download`` do, and for too many distinct characters.
     """
+    paths: list[Path] = []
     if data == ["python-docs"]:
         topics = pydoc_data.topics.topics
-        text = "\n".join(topics[name] for name in sorted(topics))
-        return _in_memory(lambda: [text], min_count, hashlib.sha256(text.encode()).hexdigest())
-    if data is None and not ANNA.exists():
-        download(ANNA_URL, ANNA, ANNA_BYTES, ANNA_SHA256)
-    paths = _files([str(ANNA)] if data is None else data)
-    sha256 = _sha256(paths, min_count)
-    blocks = partial(_text_of, paths)
+        docs = "\n".join(topics[name] for name in sorted(topics))
+        blocks, sha256 = partial(iter, [docs]), hashlib.sha256(docs.encode()).hexdigest()
+    else:
+        if data is None and not ANNA.exists():
+            download(ANNA_URL, ANNA, ANNA_BYTES, ANNA_SHA256)
+        paths = _files([str(ANNA)] if data is None else data)
+        blocks, sha256 = partial(_text_of, paths), _sha256(paths, min_count)
     if sum(path.stat().st_size for path in paths) <= IN_MEMORY:
-        return _in_memory(blocks, min_count, sha256)
+        with tempfile.TemporaryFile() as file:
+            _encode(blocks, min_count, file)
+            file.seek(0)
+            return _mapped(file, sha256)
     first = paths[0].resolve()
     cache = first.with_name(f"{first.name}.{sha256[:16]}.ids")
     try:
@@ -128,32 +128,25 @@ def _text_of(paths: list[Path]) -> Iterator[str]:
         raise UserError(f"{paths[-1]}: empty; give a file with some text in it")
 
 
-def _encode(blocks: Blocks, min_count: int, file: BinaryIO) -> None:
-    """Write the vocabulary as a line of JSON, then the ids. The text is read twice."""
+def _encode(blocks: Callable[[], Iterator[str]], min_count: int, file: BinaryIO) -> None:
+    """Write the vocabulary as a line of JSON, then the ids; ``blocks`` gives the text, twice."""
     counts = np.zeros(0x110000, dtype=np.int64)  # of each code point
     for block in blocks():
         found = np.bincount(code_points(block))
         counts[: len(found)] += found
     points = counts.nonzero()[0]
-    if len(points) > MOST_TOKENS:
-        raise UserError(
-            f"more than {MOST_TOKENS:,} distinct characters: is it text in one language? leave out "
-            "what is not"
-        )
     kept = np.where(counts[points] < min_count, ord(UNKNOWN), points)
     tokens, ids = np.unique(kept, return_inverse=True)
+    if len(tokens) > MOST_TOKENS:
+        raise UserError(
+            f"more than {MOST_TOKENS:,} distinct characters: is it text in one language? leave out "
+            "what is not, or raise --min-count"
+        )
     id_of = np.zeros(0x110000, _dtype(len(tokens)))
     id_of[points] = ids
     file.write(json.dumps([chr(token) for token in tokens]).encode() + b"\n")
     for block in blocks():
         file.write(id_of[code_points(block)].tobytes())
-
-
-def _in_memory(blocks: Blocks, min_count: int, sha256: str) -> Corpus:
-    with tempfile.TemporaryFile() as file:
-        _encode(blocks, min_count, file)
-        file.seek(0)
-        return _mapped(file, sha256)
 
 
 def _mapped(file: BinaryIO, sha256: str) -> Corpus:

@@ -155,6 +155,7 @@ def test_too_many_distinct_characters(tmp_path: Path) -> None:
     path.write_text("".join(map(chr, range(0x4E00, 0x4E00 + 20_001))), encoding="utf-8")
     with pytest.raises(UserError, match="more than 20,000 distinct"):
         load_corpus([str(path)])
+    assert load_corpus([str(path)], min_count=2).vocabulary.tokens == ("\ufffd",)
 
 
 def test_encoding_has_no_loop_over_characters() -> None:
