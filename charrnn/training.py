@@ -45,9 +45,7 @@ SAMPLE_CHARS = 200
 class Progress:
     """Where a run stands."""
 
-    step: int = 0  # batches read, in all
-    epoch: int = 0  # epochs completed
-    batch: int = 0  # batches read in this epoch
+    step: int = 0  # batches read, over all epochs
     seconds: float = 0.0  # spent so far, over all resumes
     evaluations: int = 0
     lr_scale: float = 1.0  # halved each time the loss stopped being a finite number
@@ -136,7 +134,7 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly from here, as plain values and tensors."""
-        cuda = self.device.type == "cuda"
+        on_cuda = self.device.type == "cuda"
         return {
             "settings": asdict(self.settings),
             "sha256": self.corpus.sha256,
@@ -147,7 +145,7 @@ class Run:
             "hidden": of_each(self.world.gather, self.hidden),
             "tally": self.tally,
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if on_cuda else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -207,14 +205,13 @@ def learn(run: Run, bar: tqdm, caught: list[int]) -> None:
     progress = run.progress
     began = time.perf_counter() - progress.seconds
     while run.fraction_done() < 1 and not caught:
-        if progress.batch == 0:  # row i's end is not row i + 1's beginning: start from zeros
-            run.hidden = run.zeros
+        if progress.step % run.steps_per_epoch == 0:
+            run.hidden = run.zeros  # row i's end is not row i + 1's beginning
         for x, y in batches(run):
             for group in run.optimizer.param_groups:
                 group["lr"] = learning_rate(run)
             loss, run.hidden = train_step(run, x, y, detach(run.hidden))
             progress.step += 1
-            progress.batch += 1
             seconds = time.perf_counter() - began
             progress.seconds, signal = run.world.largest(seconds, caught[0] if caught else 0)
             if signal and not caught:
@@ -228,9 +225,6 @@ def learn(run: Run, bar: tqdm, caught: list[int]) -> None:
                 report(run)
             if run.fraction_done() >= 1 or caught:
                 break
-        if progress.batch == run.steps_per_epoch:
-            progress.epoch += 1
-            progress.batch = 0
 
 
 def train_step(run: Run, x: Tensor, y: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
@@ -276,11 +270,12 @@ def batches(run: Run) -> Iterator[tuple[Tensor, Tensor]]:
 
     Later epochs than the first start anywhere that costs no batch, so that windows differ.
     """
-    size, progress = (run.settings.batch_size, run.settings.seq_length), run.progress
-    spare = len(run.train_ids) % (size[0] * (size[1] + 1)) if progress.epoch else 0
-    generator = torch.Generator().manual_seed(run.settings.seed + progress.epoch)
+    epoch, read = divmod(run.progress.step, run.steps_per_epoch)
+    rows, length = run.settings.batch_size, run.settings.seq_length
+    spare = len(run.train_ids) % (rows * (length + 1)) if epoch else 0
+    generator = torch.Generator().manual_seed(run.settings.seed + epoch)
     start = int(torch.randint(spare + 1, (), generator=generator))
-    left = islice(get_batches(run.train_ids[start:], *size), progress.batch, None)
+    left = islice(get_batches(run.train_ids[start:], rows, length), read, None)
     return ((x[run.rows], y[run.rows]) for x, y in left)
 
 
