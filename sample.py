@@ -41,7 +41,7 @@ def parser() -> Parser:
     seed = number(int, 0, 2**63 - 1)
     p.flag("--seed", "makes the text repeatable (default: another each time)", seed)
     p.flag("--device", "auto, cpu, cuda, cuda:N or mps", "NAME", "auto")
-    p.flag("--dtype", "of the weights; auto: bfloat16 where it is fast", DTYPES, "auto")
+    p.flag("--dtype", "precision of weights; auto: bfloat16 where it is fast", DTYPES, "auto")
     p.add_argument(
         "--interactive",
         action="store_true",

@@ -208,8 +208,8 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
     require(type(drop_prob) is float and 0 <= drop_prob < 1, "drop_prob is not in [0, 1)")
     for name, shape in _shapes(len(tokens), n_hidden, n_layers, cell).items():
         weight = weights.get(name)
-        require(isinstance(weight, torch.Tensor), f"state_dict has no tensor {name!r}")
-        require(weight.shape == shape, f"{name} has shape {tuple(weight.shape)}, not {shape}")
+        found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else "none"
+        require(found == shape, f"{name} has shape {found}, not {shape}")
         # a stride of 0 would let one stored number claim to be a billion
         stored = weight.layout == torch.strided and weight.is_contiguous()
         require(

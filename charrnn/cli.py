@@ -63,16 +63,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         status = main()
         sys.stdout.flush()
         sys.exit(status)
-    except (UserError, MemoryError, RuntimeError) as error:
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
         problem = str(error)
-        if not isinstance(error, UserError):
+        if not isinstance(error, (UserError, OSError)):
             if not isinstance(error, MemoryError) and "memory" not in problem:
                 raise
             problem = "not enough memory; ask for a smaller model or batch, or for fewer samples"
         print(f"{os.path.basename(sys.argv[0])}: error: {problem}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

@@ -96,7 +96,7 @@ def _files(data: list[str]) -> list[Path]:
     for path in map(Path, data):
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".ids")
-            paths += [p for p in inside if not p.name.startswith(".")]
+            paths += [p for p in inside if "/." not in f"/{p.relative_to(path).as_posix()}"]
         else:
             paths.append(path)
     if not paths:

@@ -103,7 +103,8 @@ def test_files_and_folders_are_read_in_order(tmp_path: Path) -> None:
         found = load_corpus(data)
         assert found.vocabulary.decode(found.ids) == "first\nsecond"
     with pytest.raises(UserError, match="empty folder"):
-        (tmp_path / "none").mkdir()
+        (tmp_path / "none" / ".git").mkdir(parents=True)
+        (tmp_path / "none" / ".git" / "HEAD").write_text("hidden")
         load_corpus([str(tmp_path / "none")])
 
 
