@@ -1,155 +1,111 @@
 """Train a character-level LSTM on a text: ``python train.py --help`` explains every flag."""
 
+import argparse
 from dataclasses import replace
 
 from charrnn.checkpoint import load_checkpoint
-from charrnn.cli import Parser, number, run
+from charrnn.cli import Kind, Parser, number, run
 from charrnn.corpus import load_corpus
-from charrnn.device import pick_device
+from charrnn.device import DTYPES, pick_device
 from charrnn.errors import UserError
-from charrnn.settings import PRESETS, fill_in
+from charrnn.settings import PRESETS, Settings, fill_in
 from charrnn.training import load_resume, train
 
-ALWAYS = {
-    "ckpt": "rnn.net",
-    "preset": "auto",
-    "device": "auto",
-    "dtype": "auto",
-    "seed": 1,
-    "cell": "lstm",
-    "min_count": 1,
+IN_WORDS = {  # defaults that a number or a name does not explain
+    "data": "data/anna.txt, downloaded once",
+    "min_count": "1, none",
+    "device": "auto, the fastest there",
+    "dtype": "auto, bfloat16 where the hardware has it",
+    "n_hidden": "512, 768 from 4 minutes on",  # of the laptop preset
+    "drop_prob": "0.04 for each time the text is read, 0.5 at most",  # of the laptop preset
+    "val_frac": "0.1, but at most 500,000 characters",
+    "prime": "a newline, or the model's most frequent character",
 }
 
 
-def by_preset(name: str) -> str:
-    """A flag's default in each preset, for its help."""
-    defaults = {preset: values.get(name, "off") for preset, values in PRESETS.items()}
-    if name == "n_hidden":
-        defaults["laptop"] = "512, 768 from 4 minutes on"
-    if name == "drop_prob":
-        defaults["laptop"] = "0.04 for each time the text is read, 0.5 at most"
-    return f"(default: {'; '.join(f'{preset} {value}' for preset, value in defaults.items())})"
+def default_of(name: str) -> str:
+    """A setting's default, in every preset where they differ, for the help of its flag."""
+    if name in PRESETS["laptop"]:
+        values = {preset: chosen[name] for preset, chosen in PRESETS.items()}
+        default = "; ".join(f"{p} {v or IN_WORDS.get(name, 'off')}" for p, v in values.items())
+    else:
+        default = IN_WORDS.get(name) or getattr(Settings, name, None)
+    return "" if default is None else f" (default: {default})"
 
 
 def parser() -> Parser:
-    """Every flag; one that was not given is None."""
+    """Every flag; those not given are absent from what it parses to, and filled in later."""
     p = Parser(
         "Train a character-level LSTM on a text. Writes CKPT (the best model by held-out loss) "
-        "and, beside it, a .resume file and a .jsonl log."
+        "and, beside it, a .resume file and a .jsonl log.",
+        argument_default=argparse.SUPPRESS,
     )
-    above_0 = number(float, 0, above=True)
-    count = number(int, 1, 1_000_000)
-    p.add_argument(
-        "--data",
-        metavar="PATH",
-        nargs="+",
-        help="UTF-8 text to learn: files, a folder, or python-docs, the documentation inside "
-        "Python itself (default: data/anna.txt, downloaded once)",
-    )
-    p.add_argument(
-        "--min-count",
-        type=count,
-        help="characters seen less often are all learned as U+FFFD (default: 1, none)",
-    )
-    p.add_argument("--ckpt", metavar="FILE", help="where the model goes (default: rnn.net)")
-    p.add_argument(
+
+    def flag(name: str, what: str, kind: Kind = "TEXT") -> None:
+        p.flag(name, what + default_of(name.removeprefix("--").replace("-", "_")), kind)
+
+    count, above_0 = number(int, 1, 1_000_000), number(float, 0, above=True)
+    share, part = number(float, 0, 1, below=True), number(float, 0, 1, above=True, below=True)
+    data = "UTF-8 text: files, a folder, or python-docs, Python's manual" + default_of("data")
+    p.add_argument("--data", metavar="PATH", nargs="+", help=data)
+    flag("--min-count", "characters seen less often are all learned as U+FFFD", count)
+    flag("--ckpt", "where the model goes", "FILE")
+    flag(
         "--preset",
-        choices=("auto", "notebook", "laptop"),
-        help="fills in every setting not given; notebook: the classic notebook's; laptop: learns "
-        "most in a few CPU minutes; auto: laptop on a CPU, else the notebook's model with a better "
-        "recipe, called accelerator below (default: auto)",
+        "fills in every setting not given; notebook: the classic notebook's; laptop: learns most "
+        "in a few CPU minutes; auto: laptop on a CPU, else the notebook's model with a better "
+        "recipe, called accelerator below",
+        ("auto", "notebook", "laptop"),
     )
-    p.add_argument(
-        "--epochs", type=count, help=f"passes over the training text {by_preset('epochs')}"
-    )
-    p.add_argument(
-        "--minutes",
-        type=above_0,
-        help="wall-clock minutes to train; with --epochs, whichever ends first "
-        f"{by_preset('minutes')}",
-    )
-    p.add_argument(
-        "--device", help="auto, cpu, cuda, cuda:N or mps (default: auto, the fastest there)"
-    )
-    p.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16"),
-        help="precision of the training step's products; weights stay float32 "
-        "(default: auto, bfloat16 where the hardware has it)",
-    )
-    p.add_argument(
-        "--cell", choices=("lstm", "gru", "rnn"), help="kind of recurrent layer (default: lstm)"
-    )
-    p.add_argument("--n-hidden", type=count, help=f"LSTM units per layer {by_preset('n_hidden')}")
-    p.add_argument("--n-layers", type=count, help=f"LSTM layers {by_preset('n_layers')}")
-    p.add_argument(
-        "--drop-prob",
-        type=number(float, 0, 1, below=True),
-        help=f"share of each layer's output dropped in training {by_preset('drop_prob')}",
-    )
-    p.add_argument(
-        "--batch-size", type=count, help=f"rows of text read side by side {by_preset('batch_size')}"
-    )
-    p.add_argument(
-        "--seq-length",
-        type=count,
-        help=f"characters that gradients flow back through {by_preset('seq_length')}",
-    )
-    p.add_argument("--lr", type=above_0, help=f"peak learning rate {by_preset('lr')}")
-    p.add_argument("--clip", type=above_0, help=f"largest gradient norm {by_preset('clip')}")
-    p.add_argument(
-        "--val-frac",
-        type=number(float, 0, 1, above=True, below=True),
-        help="share of the text, cut from its end, held out to judge the model (default: 0.1, "
-        "but at most 500,000 characters)",
-    )
-    p.add_argument(
-        "--seed", type=number(int, 0, 2**31 - 1), help="of every random number (default: 1)"
-    )
-    p.add_argument(
-        "--prime",
-        metavar="TEXT",
-        help="start of the sample shown after each evaluation (default: a newline, or the model's "
-        "most frequent character)",
-    )
-    p.add_argument(
-        "--init-from",
-        metavar="FILE",
-        help="start from the weights of this model; its size and cell are kept, characters new "
-        "to it get new rows, every other flag counts as usual",
-    )
-    p.add_argument(
+    flag("--epochs", "passes over the training text", count)
+    flag("--minutes", "wall-clock minutes; with --epochs, whichever ends first", above_0)
+    flag("--device", "auto, cpu, cuda, cuda:N or mps", "NAME")
+    flag("--dtype", "precision of the step's products; weights stay float32", DTYPES)
+    flag("--cell", "kind of recurrent layer", ("lstm", "gru", "rnn"))
+    flag("--n-hidden", "LSTM units per layer", count)
+    flag("--n-layers", "LSTM layers", count)
+    flag("--drop-prob", "share of each layer's output dropped in training", share)
+    flag("--batch-size", "rows of text read side by side", count)
+    flag("--seq-length", "characters that gradients flow back through", count)
+    flag("--lr", "peak learning rate", above_0)
+    flag("--clip", "largest gradient norm", above_0)
+    flag("--val-frac", "share of the text, cut from its end, to judge the model by", part)
+    flag("--seed", "of every random number", number(int, 0, 2**31 - 1))
+    flag("--prime", "start of the sample shown after each evaluation")
+    flag("--init-from", "start from this model, at its size; new characters get new rows", "FILE")
+    flag(
         "--resume",
-        metavar="FILE",
-        help="go on with an interrupted run from its .resume file, with its settings; "
-        "only --device and --data may be given with it",
+        "go on with the run of this .resume file; only --device and --data may be given with it",
+        "FILE",
     )
     return p
 
 
+def refuse(names: set[str], why: str) -> None:
+    """Raises UserError for the first of these flags."""
+    for name in sorted(names):
+        flag = "--" + name.replace("_", "-")
+        raise UserError(f"{flag}: {why}; leave {flag} out")
+
+
 def main() -> int:
     """Parse the command line and train."""
-    flags = vars(parser().parse_args())
-    resume = flags.pop("resume")
-    if resume is not None:
-        given = {name: value for name, value in flags.items() if value is not None}
-        for name in given.keys() - {"device", "data"}:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag}: a resumed run keeps its settings; leave {flag} out")
-        settings, state = load_resume(resume)
+    given = vars(parser().parse_args())
+    if "resume" in given:
+        path = given.pop("resume")
+        refuse(given.keys() - {"device", "data"}, "a resumed run keeps its settings")
+        settings, state = load_resume(path)
         settings = replace(settings, **given)
         return train(settings, load_corpus(settings.data, settings.min_count), state)
-    if flags["init_from"] is not None:
-        model = load_checkpoint(flags["init_from"])
-        for name in ("n_hidden", "n_layers", "cell"):
-            if flags[name] not in (None, getattr(model, name)):
-                flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag}: --init-from keeps the model's; leave {flag} out")
-            flags[name] = getattr(model, name)
-    flags |= {name: value for name, value in ALWAYS.items() if flags[name] is None}
-    on_accelerator = pick_device(flags["device"]).type != "cpu"
-    corpus = load_corpus(flags["data"], flags["min_count"])
-    return train(fill_in(flags, on_accelerator, len(corpus.ids)), corpus)
+    if "init_from" in given:
+        model = load_checkpoint(given["init_from"])
+        kept = {name: getattr(model, name) for name in ("n_hidden", "n_layers", "cell")}
+        others = {name for name in kept if given.get(name, kept[name]) != kept[name]}
+        refuse(others, "--init-from keeps the model's")
+        given |= kept
+    device = pick_device(given.get("device", Settings.device))
+    corpus = load_corpus(given.get("data"), given.get("min_count", Settings.min_count))
+    return train(fill_in(given, device.type != "cpu", len(corpus.ids)), corpus)
 
 
 if __name__ == "__main__":

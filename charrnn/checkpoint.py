@@ -36,8 +36,9 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     _refuse_read_only(path)
-    # always the same name: what a killed process leaves behind is overwritten, not piled up
-    partial = path.with_name(f".{path.name}.tmp")
+    # the same name at each try, so that what a kill leaves behind is overwritten, not piled up;
+    # another one in each process that torchrun started, since all of them may need a corpus
+    partial = path.with_name(f".{path.name}.{os.environ.get('RANK', 0)}.tmp")
     try:
         with partial.open("wb") as file:
             yield file
@@ -153,14 +154,15 @@ def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
 
     The notebook's own lines load it. ``path`` is replaced in one step. Raises OSError.
     """
-    state_dict = {name: weight.cpu() for name, weight in model.state_dict().items()}
-    notebook = {
+    contents = {
         "n_hidden": model.n_hidden,
         "n_layers": model.n_layers,
-        "state_dict": state_dict,
+        "state_dict": {name: weight.cpu() for name, weight in model.state_dict().items()},
         "tokens": model.unique_tokens,
+        "drop_prob": model.drop_prob,
+        "cell": model.cell,
     }
-    save_dict(path, {**notebook, "drop_prob": model.drop_prob, "cell": model.cell, **extra})
+    save_dict(path, contents | extra)
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CharRNN:
@@ -184,31 +186,29 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
     for key in ("n_hidden", "n_layers", "state_dict", "tokens"):
         require(key in checkpoint, f"it has no {key!r}")
     tokens, weights = checkpoint["tokens"], checkpoint["state_dict"]
-    sizes = {key: checkpoint[key] for key in ("n_hidden", "n_layers")}
-    for key, size in sizes.items():
+    n_hidden, n_layers = checkpoint["n_hidden"], checkpoint["n_layers"]
+    for key, size in (("n_hidden", n_hidden), ("n_layers", n_layers)):
         require(type(size) is int and size > 0, f"{key} is {size!r:.40}, not a positive number")
     require(
         isinstance(tokens, (tuple, list))
-        and len(tokens) > 0
         and all(isinstance(token, str) and len(token) == 1 for token in tokens)
-        and len(set(tokens)) == len(tokens),
+        and len(set(tokens)) == len(tokens) > 0,
         "tokens is not a list of distinct single characters",
     )
     require(isinstance(weights, dict), "state_dict is not a dict")
     # compared by count first: a claimed million layers must not be built to be refused
+    n_weights = 4 * n_layers + 2
     require(
-        len(weights) == 4 * sizes["n_layers"] + 2,
-        f"state_dict has {len(weights)} entries, not the {4 * sizes['n_layers'] + 2} "
-        f"of {sizes['n_layers']} layers",
+        len(weights) == n_weights,
+        f"state_dict has {len(weights)} entries, not the {n_weights} of {n_layers} layers",
     )
     cell = checkpoint.get("cell", "lstm")
     require(isinstance(cell, str) and cell in CELLS, f"cell is none of {', '.join(CELLS)}")
     drop_prob = checkpoint.get("drop_prob", 0.5)
     require(type(drop_prob) is float and 0 <= drop_prob < 1, "drop_prob is not in [0, 1)")
-    for name, shape in _shapes(len(tokens), cell, **sizes).items():
+    for name, shape in _shapes(len(tokens), n_hidden, n_layers, cell).items():
         weight = weights.get(name)
-        require(isinstance(weight, torch.Tensor), f"state_dict has no tensor {name!r}")
-        found = tuple(weight.shape)
+        found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else "none"
         require(found == shape, f"{name} has shape {found}, not {shape}")
         # a stride of 0 would let one stored number claim to be a billion
         stored = weight.layout == torch.strided and weight.is_contiguous()
@@ -216,12 +216,12 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
             stored and weight.is_floating_point() and bool(weight.isfinite().all()),
             f"{name} holds values that are not finite numbers",
         )
-    model = CharRNN(tuple(tokens), **sizes, drop_prob=drop_prob, cell=cell)
+    model = CharRNN(tuple(tokens), n_hidden, n_layers, drop_prob, cell)
     model.load_state_dict(weights)
     return model
 
 
-def _shapes(n_tokens: int, cell: str, n_hidden: int, n_layers: int) -> dict[str, tuple[int, ...]]:
+def _shapes(n_tokens: int, n_hidden: int, n_layers: int, cell: str) -> dict[str, tuple[int, ...]]:
     """The shape of every weight of a CharRNN of this size."""
     shapes: dict[str, tuple[int, ...]] = {}
     gates = {"lstm": 4, "gru": 3, "rnn": 1}[cell] * n_hidden

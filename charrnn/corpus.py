@@ -3,12 +3,12 @@
 import hashlib
 import http.client
 import json
-import os
 import pydoc_data.topics
 import tempfile
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,7 +31,6 @@ ANNA_SHA256 = "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9"
 
 IN_MEMORY = 1 << 26  # bytes of text; a longer one is encoded once, to a file that is mapped
 MOST_TOKENS = 20_000  # distinct characters: every script of one language fits
-BLOCK = 1 << 21  # ids
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,9 @@ class Corpus:
         if tokens == self.vocabulary.tokens:
             return ids
         present = torch.unique(ids).long()
-        table = torch.zeros(len(self.vocabulary), dtype=torch.int64)
-        table[present] = Vocabulary(tokens).encode(self.vocabulary.decode(present))
+        table = torch.from_numpy(np.zeros(len(self.vocabulary), _dtype(len(tokens))))
+        known = Vocabulary(tokens).encode(self.vocabulary.decode(present))
+        table[present] = known.to(table.dtype)
         return table[ids.long()]
 
 
@@ -60,25 +60,29 @@ def load_corpus(data: list[str] | None, min_count: int = 1) -> Corpus:
     file beginning on a new line. Characters seen less than ``min_count`` times become U+FFFD.
     Raises UserError as ``read_blocks`` and ``download`` do, and for too many distinct characters.
     """
+    paths: list[Path] = []
     if data == ["python-docs"]:
         topics = pydoc_data.topics.topics
-        text = "\n".join(topics[name] for name in sorted(topics))
-        return _in_memory([text], min_count, hashlib.sha256(text.encode()).hexdigest())
-    if data is None and not ANNA.exists():
-        download(ANNA_URL, ANNA, ANNA_BYTES, ANNA_SHA256)
-    paths = _files([str(ANNA)] if data is None else data)
-    digest = hashlib.sha256(str(min_count).encode())
-    for path in paths:
-        digest.update(_sha256(path))
+        docs = "\n".join(topics[name] for name in sorted(topics))
+        blocks, sha256 = partial(iter, [docs]), hashlib.sha256(docs.encode()).hexdigest()
+    else:
+        if data is None and not ANNA.exists():
+            download(ANNA_URL, ANNA, ANNA_BYTES, ANNA_SHA256)
+        paths = _files([str(ANNA)] if data is None else data)
+        blocks, sha256 = partial(_text_of, paths), _sha256(paths, min_count)
     if sum(path.stat().st_size for path in paths) <= IN_MEMORY:
-        return _in_memory(_text_of(paths), min_count, digest.hexdigest())
+        with tempfile.TemporaryFile() as file:
+            _encode(blocks, min_count, file)
+            file.seek(0)
+            return _mapped(file, sha256)
     first = paths[0].resolve()
-    cache = first.with_name(f"{first.name}.{digest.hexdigest()[:16]}.ids")
+    cache = first.with_name(f"{first.name}.{sha256[:16]}.ids")
     try:
         if not cache.exists():
             with atomic_file(cache) as file:
-                _encode(_text_of(paths), min_count, file, cache.parent)
-        return _mapped(cache, digest.hexdigest())
+                _encode(blocks, min_count, file)
+        with cache.open("rb") as file:
+            return _mapped(file, sha256)
     except OSError as error:
         raise UserError(
             f"{cache}: {error.strerror or error}; a text of this size is encoded to a file beside "
@@ -89,11 +93,10 @@ def load_corpus(data: list[str] | None, min_count: int = 1) -> Corpus:
 def _files(data: list[str]) -> list[Path]:
     """The files named, those of a folder in its place. Raises UserError: missing, or none."""
     paths: list[Path] = []
-    for name in data:
-        path = Path(name)
+    for path in map(Path, data):
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".ids")
-            paths += [p for p in inside if not p.name.startswith(".")]
+            paths += [p for p in inside if "/." not in f"/{p.relative_to(path).as_posix()}"]
         else:
             paths.append(path)
     if not paths:
@@ -101,12 +104,15 @@ def _files(data: list[str]) -> list[Path]:
     return paths
 
 
-def _sha256(path: Path) -> bytes:
+def _sha256(paths: list[Path], min_count: int) -> str:
     """Raises UserError for a file that cannot be read."""
-    digest = hashlib.sha256()
-    for raw in read_raw(path):
-        digest.update(raw)
-    return digest.digest()
+    digest = hashlib.sha256(str(min_count).encode())
+    for path in paths:
+        of_file = hashlib.sha256()
+        for raw in read_raw(path):
+            of_file.update(raw)
+        digest.update(of_file.digest())
+    return digest.hexdigest()
 
 
 def _text_of(paths: list[Path]) -> Iterator[str]:
@@ -122,21 +128,32 @@ def _text_of(paths: list[Path]) -> Iterator[str]:
         raise UserError(f"{paths[-1]}: empty; give a file with some text in it")
 
 
-def _in_memory(blocks: Iterable[str], min_count: int, sha256: str) -> Corpus:
-    with tempfile.TemporaryFile() as file:
-        _encode(blocks, min_count, file, None)
-        file.seek(0)
-        tokens = json.loads(file.readline())
-        ids = np.frombuffer(bytearray(file.read()), _dtype(len(tokens)))
-    return Corpus(torch.from_numpy(ids), Vocabulary(tuple(tokens)), sha256)
+def _encode(blocks: Callable[[], Iterator[str]], min_count: int, file: BinaryIO) -> None:
+    """Write the vocabulary as a line of JSON, then the ids; ``blocks`` gives the text, twice."""
+    counts = np.zeros(0x110000, dtype=np.int64)  # of each code point
+    for block in blocks():
+        found = np.bincount(code_points(block))
+        counts[: len(found)] += found
+    points = counts.nonzero()[0]
+    kept = np.where(counts[points] < min_count, ord(UNKNOWN), points)
+    tokens, ids = np.unique(kept, return_inverse=True)
+    if len(tokens) > MOST_TOKENS:
+        raise UserError(
+            f"more than {MOST_TOKENS:,} distinct characters: is it text in one language? leave out "
+            "what is not, or raise --min-count"
+        )
+    id_of = np.zeros(0x110000, _dtype(len(tokens)))
+    id_of[points] = ids
+    file.write(json.dumps([chr(token) for token in tokens]).encode() + b"\n")
+    for block in blocks():
+        file.write(id_of[code_points(block)].tobytes())
 
 
-def _mapped(path: Path, sha256: str) -> Corpus:
-    with path.open("rb") as file:
-        tokens = json.loads(file.readline())
-        start = file.tell()
+def _mapped(file: BinaryIO, sha256: str) -> Corpus:
+    """What ``_encode`` wrote; read as it is needed, even after the file is closed."""
+    tokens = json.loads(file.readline())
     # copy-on-write, since torch wants to be able to write; nobody does
-    ids = np.memmap(path, _dtype(len(tokens)), mode="c", offset=start)
+    ids = np.memmap(file, _dtype(len(tokens)), mode="c", offset=file.tell())
     return Corpus(torch.from_numpy(ids), Vocabulary(tuple(tokens)), sha256)
 
 
@@ -144,70 +161,30 @@ def _dtype(n_tokens: int) -> type:
     return np.uint8 if n_tokens <= 256 else np.int16
 
 
-def _encode(blocks: Iterable[str], min_count: int, file: BinaryIO, folder: Path | None) -> None:
-    """Write the vocabulary as a line of JSON, then the ids. The text passes by only once."""
-    known = np.full(0x110000, -1, dtype=np.int32)  # code point -> place in order of appearance
-    points = np.empty(0, dtype=np.uint32)
-    counts = np.zeros(MOST_TOKENS, dtype=np.int64)
-    with tempfile.TemporaryFile(dir=folder) as provisional:
-        for text in blocks:
-            block = code_points(text)
-            places = known[block]
-            if (places < 0).any():
-                new = np.unique(block[places < 0])
-                points = np.append(points, new)
-                if len(points) > MOST_TOKENS:
-                    raise UserError(
-                        f"more than {MOST_TOKENS:,} distinct characters: is it text in one "
-                        "language? leave out what is not"
-                    )
-                known[new] = np.arange(len(points) - len(new), len(points))
-                places = known[block]
-            counts += np.bincount(places, minlength=MOST_TOKENS)
-            provisional.write(places.astype(np.uint16).tobytes())
-
-        chars = np.array([chr(point) for point in points])
-        chars[counts[: len(points)] < min_count] = UNKNOWN
-        tokens, ids = np.unique(chars, return_inverse=True)
-        ids = ids.astype(_dtype(len(tokens)))
-        file.write(json.dumps(tokens.tolist()).encode() + b"\n")
-        provisional.seek(0)
-        while raw := provisional.read(2 * BLOCK):
-            file.write(ids[np.frombuffer(raw, np.uint16)].tobytes())
-
-
 def download(url: str, path: Path, size: int, sha256: str) -> None:
     """Fetch ``url`` to ``path``, which appears only when its size and SHA-256 are as expected.
 
     Raises UserError, one line with the three ways on, when anything goes wrong.
     """
-    partial = None
+    body = bytearray()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with (
             urllib.request.urlopen(url, timeout=30) as response,
-            tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file,
             tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar,
         ):
-            partial = file.name
-            digest, received = hashlib.sha256(), 0
-            # one byte more than expected is enough to know that it is another file
-            while received <= size and (block := response.read(min(1 << 16, size + 1 - received))):
-                file.write(block)
-                digest.update(block)
-                received += len(block)
+            # more than expected is enough to know that it is another file
+            while len(body) <= size and (block := response.read(1 << 16)):
+                body += block
                 bar.update(len(block))
-        if received != size:
-            raise OSError(f"{received:,} bytes or more came instead of {size:,}")
-        if digest.hexdigest() != sha256:
+        if len(body) != size:
+            raise OSError(f"{len(body):,} bytes or more came instead of {size:,}")
+        if hashlib.sha256(body).hexdigest() != sha256:
             raise OSError("another file came (its SHA-256 is wrong)")
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(body)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
             f"{path} could not be downloaded: {error}; put a text there yourself, "
             "name another with --data FILE, or use --data python-docs, which needs no network"
         ) from None
-    finally:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)

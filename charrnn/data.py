@@ -1,6 +1,7 @@
 """Text -> ids -> batches."""
 
 import codecs
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -35,27 +36,24 @@ def read_blocks(path: str | Path) -> Iterator[str]:
 
     Raises UserError for a file that is missing, binary or not UTF-8 (with the byte offset).
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    read, begun, kept = 0, False, ""  # a \r at the end of a block waits for the \n that may follow
+    without_mark = codecs.getincrementaldecoder("utf-8-sig")()
+    decoder = io.IncrementalNewlineDecoder(without_mark, translate=False)  # never parts \r and \n
+    read = 0
     for raw in chain(read_raw(path), [b""]):
         if (zero := raw.find(b"\0")) >= 0:
             raise UserError(
                 f"{path}: binary, not text (a zero byte at byte {read + zero}); give UTF-8 text"
             )
-        undecoded = len(decoder.getstate()[0])
+        read += len(raw)
         try:
             text = decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
-            where, bad = read - undecoded + error.start, error.object[error.start]
+            where, bad = read - len(error.object) + error.start, error.object[error.start]
             raise UserError(
                 f"{path}: not UTF-8: byte 0x{bad:02x} at byte {where}; save the file as UTF-8"
             ) from None
-        text = kept + (text if begun else text.removeprefix("\ufeff"))
-        begun = begun or read + len(raw) > 2
-        read += len(raw)
-        kept = "\r" if raw and text.endswith("\r") else ""
-        if text := text.removesuffix(kept).replace("\r\n", "\n"):
-            yield text
+        if text:
+            yield text.replace("\r\n", "\n")
 
 
 def code_points(text: str) -> np.ndarray:

@@ -4,26 +4,24 @@ import torch
 
 from charrnn.errors import UserError
 
+DTYPES = ("auto", "float32", "bfloat16")
+
 
 def pick_device(name: str) -> torch.device:
     """``auto``: the first there of cuda, mps, cpu. Raises UserError for one that is not there."""
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(next(kind for kind in has if has[kind]))
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
+    if device is None or device.type not in has:
         raise UserError(f"--device {name}: unknown; use auto, cpu, cuda, cuda:N or mps")
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError(f"--device {name}: no CUDA GPU here; use --device cpu")
-        if device.index is not None and device.index >= (count := torch.cuda.device_count()):
-            raise UserError(f"--device {name}: GPUs here are cuda:0 to cuda:{count - 1}")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError(f"--device {name}: no Apple GPU here; use --device cpu")
+    if not has[device.type]:
+        raise UserError(f"--device {name}: no {device.type.upper()} GPU here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"--device {name}: GPUs here are cuda:0 to cuda:{count - 1}")
     return torch.device("cpu") if device.type == "cpu" else device
 
 
@@ -41,4 +39,4 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision of the training step's products; weights and the optimizer stay float32."""
     if name == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    return getattr(torch, name)

@@ -42,30 +42,28 @@ class World:
 
     def largest(self, *numbers: float) -> list[float]:
         """Each number's largest value in any process, so that all decide alike."""
-        if self.size == 1:
-            return list(numbers)
-        return self._all(torch.tensor(numbers, dtype=torch.float64), dist.ReduceOp.MAX).tolist()
+        values = torch.tensor(numbers, dtype=torch.float64)
+        self._talk(dist.all_reduce, values, dist.ReduceOp.MAX)
+        return values.tolist()
 
     def mean(self, number: Tensor) -> Tensor:
         """The mean over the processes of a number on the device."""
-        return (
-            number if self.size == 1 else self._all(number.clone(), dist.ReduceOp.SUM) / self.size
-        )
+        total = number.clone()
+        self._talk(dist.all_reduce, total)
+        return total / self.size
 
     def gather(self, rows: Tensor) -> Tensor:
         """``[n_layers, rows of this process, n_hidden]`` -> the rows of all, in order."""
-        if self.size == 1:
-            return rows
-        parts = [torch.empty_like(rows) for _ in range(self.size)]
-        self._checked(lambda: dist.all_gather(parts, rows.contiguous()))
+        rows = rows.contiguous()
+        parts = [rows.clone() for _ in range(self.size)]
+        self._talk(dist.all_gather, parts, rows)
         return torch.cat(parts, dim=1)
 
-    def _all(self, number: Tensor, how: dist.ReduceOp) -> Tensor:
-        self._checked(lambda: dist.all_reduce(number, how))
-        return number
-
-    def _checked(self, talk: Callable[[], object]) -> None:
+    def _talk(self, talk: Callable[..., object], *what: object) -> None:
+        """Let all processes take part in an exchange, if there are several."""
+        if self.size == 1:
+            return
         try:
-            talk()
+            talk(*what)
         except RuntimeError:
             raise UserError("another process of this run has ended; go on with --resume") from None

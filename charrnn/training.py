@@ -3,8 +3,8 @@
 import json
 import math
 import shlex
-import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -45,9 +45,7 @@ SAMPLE_CHARS = 200
 class Progress:
     """Where a run stands."""
 
-    step: int = 0  # batches read, in all
-    epoch: int = 0  # epochs completed
-    batch: int = 0  # batches read in this epoch
+    step: int = 0  # batches read, over all epochs
     seconds: float = 0.0  # spent so far, over all resumes
     evaluations: int = 0
     lr_scale: float = 1.0  # halved each time the loss stopped being a finite number
@@ -78,14 +76,11 @@ class Run:
         if settings.init_from and not resumed:
             source = load_checkpoint(settings.init_from)
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
-        ids = corpus.encode_for(tokens)
-        train_ids, self.val_ids = split_text(ids, settings.val_frac)
+        train_ids, self.val_ids = split_text(corpus.encode_for(tokens), settings.val_frac)
         size = (settings.batch_size, settings.seq_length)
         get_batches(train_ids, *size)  # raises if too short
         self.steps_per_epoch = count_batches(len(train_ids), *size)
-        # the smallest type that holds every id, on the device: a batch is a slice of it
-        small = torch.uint8 if len(tokens) <= 256 else torch.int16
-        self.train_ids = train_ids.to(self.device, small)
+        self.train_ids = train_ids.to(self.device)  # a batch is a slice of it
         self.rows = self.world.rows(settings.batch_size)
 
         torch.manual_seed(settings.seed)
@@ -110,31 +105,36 @@ class Run:
         # kept on the device, read now and then: since the last evaluation, and in a row
         names = ("loss", "steps", "skipped", "bad")
         self.tally = {name: torch.zeros((), device=self.device) for name in names}
-        self.lines: list[str] = []  # of the log
-        self.line: dict[str, float] | None = None  # the last one
+        self.lines: list[dict[str, Any]] = []  # of the log
         self.trouble: str | None = None  # why the last save failed
         if resumed:
+            if self.log.exists():
+                self.lines = [json.loads(line) for line in self.log.read_text().splitlines()]
             self.restore(resumed)
         if self.world.rank:  # each process drops other units
             torch.manual_seed(settings.seed + self.world.rank + self.progress.step)
 
     def fraction_done(self) -> float:
-        """How much of the run is over, 0 to 1 (or a little more): by steps or by the clock."""
+        """How much of the run is over, 0 to 1: by steps or by the clock."""
         parts = []
         if self.settings.epochs:
             parts.append(self.progress.step / (self.settings.epochs * self.steps_per_epoch))
         if self.settings.minutes:
             parts.append(self.progress.seconds / (60 * self.settings.minutes))
-        return max(parts)
+        return min(1, max(parts))
+
+    def chars(self) -> int:
+        """How many characters were read so far, in all."""
+        return self.progress.step * self.settings.batch_size * self.settings.seq_length
 
     def evaluations_due(self) -> int:
         """How many evaluations should have been made by now: one an epoch or minute, 5 at least."""
         planned = max(5, self.settings.epochs or 0, int(self.settings.minutes or 0))
-        return int(min(self.fraction_done(), 1) * planned + 1e-9)
+        return int(self.fraction_done() * planned + 1e-9)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly from here, as plain values and tensors."""
-        cuda = self.device.type == "cuda"
+        on_cuda = self.device.type == "cuda"
         return {
             "settings": asdict(self.settings),
             "sha256": self.corpus.sha256,
@@ -145,12 +145,13 @@ class Run:
             "hidden": of_each(self.world.gather, self.hidden),
             "tally": self.tally,
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if on_cuda else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """The opposite of ``state``."""
         vars(self.progress).update(state["progress"])
+        self.lines = [line for line in self.lines if line["step"] <= self.progress.step]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.hidden = of_each(lambda h: h[:, self.rows].to(self.device), state["hidden"])
@@ -177,9 +178,13 @@ def train(settings: Settings, corpus: Corpus, resumed: dict[str, Any] | None = N
     with locked(run.net) if first else nullcontext(), catch_signals() as caught:
         if first:
             print(describe(run), flush=True)
-            start_log(run)
         save_run(run)
-        with progress_bar(run) as bar:
+        with tqdm(
+            total=100,  # per cent of the budget
+            initial=100 * run.fraction_done(),
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            disable=not first,
+        ) as bar:
             learn(run, bar, caught)
         if any(run.world.largest(run.trouble is not None, bool(caught))):
             save_run(run)
@@ -197,20 +202,16 @@ def train(settings: Settings, corpus: Corpus, resumed: dict[str, Any] | None = N
 
 def learn(run: Run, bar: tqdm, caught: list[int]) -> None:
     """The training loop, until the budget is spent or a signal was caught."""
-    settings, progress = run.settings, run.progress
+    progress = run.progress
     began = time.perf_counter() - progress.seconds
     while run.fraction_done() < 1 and not caught:
-        if progress.batch == 0:  # row i's end is not row i + 1's beginning: start from zeros
-            run.hidden = run.zeros
-        text = run.train_ids[epoch_offset(run) :]
-        batches = get_batches(text, settings.batch_size, settings.seq_length)
-        for x, y in islice(batches, progress.batch, None):
-            x, y = x[run.rows].to(run.device), y[run.rows].to(run.device)
+        if progress.step % run.steps_per_epoch == 0:
+            run.hidden = run.zeros  # row i's end is not row i + 1's beginning
+        for x, y in batches(run):
             for group in run.optimizer.param_groups:
                 group["lr"] = learning_rate(run)
             loss, run.hidden = train_step(run, x, y, detach(run.hidden))
             progress.step += 1
-            progress.batch += 1
             seconds = time.perf_counter() - began
             progress.seconds, signal = run.world.largest(seconds, caught[0] if caught else 0)
             if signal and not caught:
@@ -224,9 +225,6 @@ def learn(run: Run, bar: tqdm, caught: list[int]) -> None:
                 report(run)
             if run.fraction_done() >= 1 or caught:
                 break
-        if progress.batch == run.steps_per_epoch:
-            progress.epoch += 1
-            progress.batch = 0
 
 
 def train_step(run: Run, x: Tensor, y: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
@@ -263,17 +261,22 @@ def learning_rate(run: Run) -> float:
     peak = run.settings.lr * run.progress.lr_scale
     if not run.settings.cosine:
         return peak
-    done = min(run.fraction_done(), 1)
+    done = run.fraction_done()
     return peak * min(1, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def epoch_offset(run: Run) -> int:
-    """Where an epoch starts, so that windows differ: anywhere that costs no batch; 0 at first."""
-    if run.progress.epoch == 0:
-        return 0
-    spare = len(run.train_ids) % (run.settings.batch_size * (run.settings.seq_length + 1))
-    generator = torch.Generator().manual_seed(run.settings.seed + run.progress.epoch)
-    return int(torch.randint(spare + 1, (), generator=generator))
+def batches(run: Run) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's rows of the batches that are left of the epoch.
+
+    Later epochs than the first start anywhere that costs no batch, so that windows differ.
+    """
+    epoch, read = divmod(run.progress.step, run.steps_per_epoch)
+    rows, length = run.settings.batch_size, run.settings.seq_length
+    spare = len(run.train_ids) % (rows * (length + 1)) if epoch else 0
+    generator = torch.Generator().manual_seed(run.settings.seed + epoch)
+    start = int(torch.randint(spare + 1, (), generator=generator))
+    left = islice(get_batches(run.train_ids[start:], rows, length), read, None)
+    return ((x[run.rows], y[run.rows]) for x, y in left)
 
 
 def go_back(run: Run) -> None:
@@ -296,10 +299,23 @@ def go_back(run: Run) -> None:
 def report(run: Run) -> None:
     """Evaluate on the held-out text, log, keep the best model, save the run, show a sample."""
     progress = run.progress
-    line = run.line = evaluated(run)
+    train_loss = (run.world.mean(run.tally["loss"]) / run.tally["steps"]).item()
+    # only the first process evaluates, as only its lines are written
+    val_loss = math.nan if run.world.rank else evaluate(run.model, run.val_ids)
+    line = {
+        "step": progress.step,
+        "epoch": round(progress.step / run.steps_per_epoch, 4),
+        "seconds": round(progress.seconds, 3),
+        "train_loss": train_loss,
+        "val_loss": val_loss,
+        "val_bpc": val_loss / math.log(2),
+        "chars_per_second": round(run.chars() / progress.seconds),
+        "lr": run.optimizer.param_groups[0]["lr"],
+        "chars": run.chars(),
+        "skipped": int(run.tally["skipped"]),
+    }
     # JSON knows no NaN
-    known = {key: value if math.isfinite(value) else None for key, value in line.items()}
-    run.lines.append(json.dumps(known) + "\n")
+    run.lines.append({key: value if math.isfinite(value) else None for key, value in line.items()})
     for name in ("loss", "steps", "skipped"):
         run.tally[name].zero_()
     progress.evaluations = run.evaluations_due()
@@ -309,29 +325,9 @@ def report(run: Run) -> None:
         text = sample(run.model, SAMPLE_CHARS, run.prime, top_k=5, generator=generator)
         tqdm.write(
             f"\nstep {progress.step}, epoch {line['epoch']:.2f}, {progress.seconds:.0f} s: train "
-            f"{line['train_loss']:.4f}, held out {line['val_loss']:.4f} nats/char "
+            f"{train_loss:.4f}, held out {val_loss:.4f} nats/char "
             f"({line['val_bpc']:.4f} bits)\n{visible(text)}\n"
         )
-
-
-def evaluated(run: Run) -> dict[str, float]:
-    """A line of the log. Only the first process evaluates; none of the others reads its line."""
-    progress, settings = run.progress, run.settings
-    train_loss = (run.world.mean(run.tally["loss"]) / run.tally["steps"]).item()
-    val_loss = math.nan if run.world.rank else evaluate(run.model, run.val_ids)
-    chars = progress.step * settings.batch_size * settings.seq_length
-    return {
-        "step": progress.step,
-        "epoch": round(progress.step / run.steps_per_epoch, 4),
-        "seconds": round(progress.seconds, 3),
-        "train_loss": train_loss,
-        "val_loss": val_loss,
-        "val_bpc": val_loss / math.log(2),
-        "chars_per_second": round(chars / progress.seconds),
-        "lr": run.optimizer.param_groups[0]["lr"],
-        "chars": chars,
-        "skipped": int(run.tally["skipped"]),
-    }
 
 
 def save_run(run: Run) -> None:
@@ -342,14 +338,15 @@ def save_run(run: Run) -> None:
     state = run.state()  # every process holds a part of it
     if run.world.rank:
         return
-    line = run.line if run.line and run.line["step"] == run.progress.step else None
+    last = run.lines[-1] if run.lines else {"step": None}
+    val_loss = last["val_loss"] if last["step"] == run.progress.step else None
     try:
         with atomic_file(run.log) as log:
-            log.write("".join(run.lines).encode())
-        if line is not None and line["val_loss"] < run.progress.best:
-            kept = {key: line[key] for key in ("step", "epoch", "val_loss", "val_bpc")}
+            log.write("".join(json.dumps(line) + "\n" for line in run.lines).encode())
+        if val_loss is not None and val_loss < run.progress.best:
+            kept = {key: last[key] for key in ("step", "epoch", "val_loss", "val_bpc")}
             save_checkpoint(run.net, run.model, val_frac=run.settings.val_frac, **kept)
-            run.progress.best = line["val_loss"]
+            run.progress.best = val_loss
         save_dict(run.resume, {**state, "progress": asdict(run.progress)})
         run.trouble = None
     except OSError as error:
@@ -360,23 +357,20 @@ def save_run(run: Run) -> None:
 
 def describe(run: Run) -> str:
     """What was chosen and how long it will take."""
-    settings, n_train = run.settings, len(run.train_ids)
+    settings = run.settings
     n_weights = sum(weight.numel() for weight in run.model.parameters())
-    budget = []
-    if settings.minutes:
-        budget.append(f"{settings.minutes:g} minutes")
+    budget = [f"{settings.minutes:g} minutes"] if settings.minutes else []
     if settings.epochs:
         steps = settings.epochs * run.steps_per_epoch - run.progress.step
-        minutes = steps * seconds_per_step(run) / 60
         budget.append(
             f"{settings.epochs} epochs of {run.steps_per_epoch} steps: {steps} steps to go, "
-            f"about {minutes:.1f} minutes"
+            f"about {steps * seconds_per_step(run) / 60:.1f} minutes"
         )
     return (
         f"preset {settings.preset} on {run.device}, {str(run.dtype).removeprefix('torch.')}: "
         f"{settings.cell.upper()} {settings.n_hidden} x {settings.n_layers}, dropout "
         f"{settings.drop_prob:g}, {n_weights:,} weights\n"
-        f"text: {n_train:,} characters to learn from, {len(run.val_ids):,} held out, "
+        f"text: {len(run.train_ids):,} characters to learn from, {len(run.val_ids):,} held out, "
         f"{len(run.model.unique_tokens)} distinct\n"
         f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
         f"{settings.lr:g}; {', or '.join(budget)}"
@@ -385,23 +379,15 @@ def describe(run: Run) -> str:
 
 def seconds_per_step(run: Run) -> float:
     """Time one forward and backward pass, leaving weights and random numbers as they were."""
-    settings = run.settings
-    x, y = next(get_batches(run.train_ids, settings.batch_size, settings.seq_length))
+    x, y = next(batches(run))
     with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
         for _ in range(2):  # the first one also sets up the libraries
             began = time.perf_counter()
-            loss, _ = forward(run, run.model, x[run.rows], y[run.rows], run.zeros)
+            loss, _ = forward(run, run.model, x, y, run.zeros)
             loss.backward()
             loss.item()  # waits for the device
     run.optimizer.zero_grad()
     return time.perf_counter() - began
-
-
-def start_log(run: Run) -> None:
-    """On resume, take up the log, without what a later step of the interrupted run had added."""
-    if run.progress.step and run.log.exists():
-        with run.log.open() as log:
-            run.lines = [line for line in log if json.loads(line)["step"] <= run.progress.step]
 
 
 def load_resume(path: str) -> tuple[Settings, dict[str, Any]]:
@@ -414,32 +400,18 @@ def load_resume(path: str) -> tuple[Settings, dict[str, Any]]:
         settings = Settings(**state["settings"])
         beside = str(Path(path).parent / Path(settings.ckpt).name)
         Progress(**state["progress"])
-        keys = ("sha256", "tokens", "model", "optimizer", "hidden", "tally", "rng", "cuda_rng")
-        return replace(settings, ckpt=beside), {key: state[key] for key in ("progress", *keys)}
+        return replace(settings, ckpt=beside), state
     except (KeyError, TypeError):
         raise UserError(
             f"--resume {path}: no interrupted run; give a .resume file of train.py"
         ) from None
 
 
-def progress_bar(run: Run) -> tqdm:
-    """A bar from 0 to 100 % of the budget."""
-    return tqdm(
-        total=100,
-        initial=min(100 * run.fraction_done(), 100),
-        bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-        file=sys.stderr,
-        disable=run.world.rank > 0,
-    )
-
-
 def show(run: Run, bar: tqdm, loss: float) -> None:
     """Move the bar; loss is the last batch's, in nats per character."""
-    settings, progress = run.settings, run.progress
-    chars = progress.step * settings.batch_size * settings.seq_length
     bar.set_postfix_str(
         f"loss {loss:.3f}, {loss / math.log(2):.3f} bits/char, "
-        f"{chars / progress.seconds:,.0f} chars/s",
+        f"{run.chars() / run.progress.seconds:,.0f} chars/s",
         refresh=False,
     )
-    bar.update(min(100 * run.fraction_done(), 100) - bar.n)
+    bar.update(100 * run.fraction_done() - bar.n)

@@ -103,7 +103,8 @@ def test_files_and_folders_are_read_in_order(tmp_path: Path) -> None:
         found = load_corpus(data)
         assert found.vocabulary.decode(found.ids) == "first\nsecond"
     with pytest.raises(UserError, match="empty folder"):
-        (tmp_path / "none").mkdir()
+        (tmp_path / "none" / ".git").mkdir(parents=True)
+        (tmp_path / "none" / ".git" / "HEAD").write_text("hidden")
         load_corpus([str(tmp_path / "none")])
 
 
@@ -155,6 +156,7 @@ def test_too_many_distinct_characters(tmp_path: Path) -> None:
     path.write_text("".join(map(chr, range(0x4E00, 0x4E00 + 20_001))), encoding="utf-8")
     with pytest.raises(UserError, match="more than 20,000 distinct"):
         load_corpus([str(path)])
+    assert load_corpus([str(path)], min_count=2).vocabulary.tokens == ("\ufffd",)
 
 
 def test_encoding_has_no_loop_over_characters() -> None:
