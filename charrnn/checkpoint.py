@@ -216,8 +216,9 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
             stored and weight.is_floating_point() and bool(weight.isfinite().all()),
             f"{name} holds values that are not finite numbers",
         )
-    model = CharRNN(tuple(tokens), n_hidden, n_layers, drop_prob, cell)
-    model.load_state_dict(weights)
+    with torch.device("meta"):  # no time for random weights that are replaced at once
+        model = CharRNN(tuple(tokens), n_hidden, n_layers, drop_prob, cell)
+    model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
     return model
 
 

@@ -6,9 +6,8 @@ import json
 import pydoc_data.topics
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from charrnn.checkpoint import atomic_file
-from charrnn.data import UNKNOWN, Vocabulary, code_points, read_blocks, read_raw
+from charrnn.data import BLOCK, UNKNOWN, Vocabulary, code_points, read_blocks, read_raw
 from charrnn.errors import UserError
 
 ANNA = Path("data/anna.txt")
@@ -64,15 +63,15 @@ def load_corpus(data: list[str] | None, min_count: int = 1) -> Corpus:
     if data == ["python-docs"]:
         topics = pydoc_data.topics.topics
         docs = "\n".join(topics[name] for name in sorted(topics))
-        blocks, sha256 = partial(iter, [docs]), hashlib.sha256(docs.encode()).hexdigest()
+        blocks, sha256 = iter([docs]), hashlib.sha256(docs.encode()).hexdigest()
     else:
         if data is None and not ANNA.exists():
             download(ANNA_URL, ANNA, ANNA_BYTES, ANNA_SHA256)
         paths = _files([str(ANNA)] if data is None else data)
-        blocks, sha256 = partial(_text_of, paths), _sha256(paths, min_count)
+        blocks, sha256 = _text_of(paths), _sha256(paths, min_count)
     if sum(path.stat().st_size for path in paths) <= IN_MEMORY:
         with tempfile.TemporaryFile() as file:
-            _encode(blocks, min_count, file)
+            _encode(blocks, min_count, file, None)
             file.seek(0)
             return _mapped(file, sha256)
     first = paths[0].resolve()
@@ -80,7 +79,7 @@ def load_corpus(data: list[str] | None, min_count: int = 1) -> Corpus:
     try:
         if not cache.exists():
             with atomic_file(cache) as file:
-                _encode(blocks, min_count, file)
+                _encode(blocks, min_count, file, cache.parent)
         with cache.open("rb") as file:
             return _mapped(file, sha256)
     except OSError as error:
@@ -128,25 +127,38 @@ def _text_of(paths: list[Path]) -> Iterator[str]:
         raise UserError(f"{paths[-1]}: empty; give a file with some text in it")
 
 
-def _encode(blocks: Callable[[], Iterator[str]], min_count: int, file: BinaryIO) -> None:
-    """Write the vocabulary as a line of JSON, then the ids; ``blocks`` gives the text, twice."""
-    counts = np.zeros(0x110000, dtype=np.int64)  # of each code point
-    for block in blocks():
-        found = np.bincount(code_points(block))
-        counts[: len(found)] += found
-    points = counts.nonzero()[0]
-    kept = np.where(counts[points] < min_count, ord(UNKNOWN), points)
-    tokens, ids = np.unique(kept, return_inverse=True)
-    if len(tokens) > MOST_TOKENS:
+def _encode(blocks: Iterable[str], min_count: int, file: BinaryIO, folder: Path | None) -> None:
+    """Write the vocabulary as a line of JSON, then the ids. The text passes by only once."""
+    place_of = np.full(0x110000, -1, dtype=np.int32)  # of each code point, in order of appearance
+    points = np.empty(0, dtype=np.uint32)
+    counts = np.zeros(1 << 16, dtype=np.int64)  # of each place
+    with tempfile.TemporaryFile(dir=folder) as places_file:
+        for text in blocks:
+            block = code_points(text)
+            new = np.unique(block[place_of[block] < 0])
+            points = np.append(points, new)
+            _refuse_many(len(points), len(counts))
+            place_of[new] = np.arange(len(points) - len(new), len(points))
+            places = place_of[block].astype(np.uint16)
+            counts += np.bincount(places, minlength=len(counts))
+            places_file.write(places.tobytes())
+        kept = np.where(counts[: len(points)] < min_count, ord(UNKNOWN), points)
+        tokens, ids = np.unique(kept, return_inverse=True)
+        _refuse_many(len(tokens), MOST_TOKENS)
+        ids = ids.astype(_dtype(len(tokens)))
+        file.write(json.dumps([chr(token) for token in tokens]).encode() + b"\n")
+        places_file.seek(0)
+        while raw := places_file.read(BLOCK):
+            file.write(ids[np.frombuffer(raw, np.uint16)].tobytes())
+
+
+def _refuse_many(n_tokens: int, most: int) -> None:
+    """Raises UserError for more than ``most`` distinct characters."""
+    if n_tokens > most:
         raise UserError(
-            f"more than {MOST_TOKENS:,} distinct characters: is it text in one language? leave out "
+            f"more than {most:,} distinct characters: is it text in one language? leave out "
             "what is not, or raise --min-count"
         )
-    id_of = np.zeros(0x110000, _dtype(len(tokens)))
-    id_of[points] = ids
-    file.write(json.dumps([chr(token) for token in tokens]).encode() + b"\n")
-    for block in blocks():
-        file.write(id_of[code_points(block)].tobytes())
 
 
 def _mapped(file: BinaryIO, sha256: str) -> Corpus:

@@ -28,27 +28,13 @@ def parser(description: str, flag: str, page: str | None) -> Parser:
     """The flags of a program that has a model read a text and may write a page about it."""
     p = Parser(description)
     p.add_argument(flag, dest="page", default=page, metavar="HTML", help=f"page (default: {page})")
-    p.add_argument("--ckpt", default="rnn.net", metavar="FILE", help="the model (default: rnn.net)")
-    p.add_argument(
-        "--data",
-        metavar="PATH",
-        nargs="+",
-        help="UTF-8 texts, a folder, or python-docs (default: data/anna.txt, downloaded once)",
-    )
-    p.add_argument(
-        "--split",
-        choices=("val", "all"),
-        default="val",
-        help="val: the end of the text that training held out; all: the whole text (default: val)",
-    )
-    p.add_argument(
-        "--val-frac",
-        type=number(float, 0, 1, above=True, below=True),
-        help="share of the text that val is (default: what the model was trained with, else 0.1)",
-    )
-    p.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
-    )
+    p.flag("--ckpt", "the model", "FILE", "rnn.net")
+    data = "UTF-8 texts, a folder, or python-docs (default: data/anna.txt, downloaded once)"
+    p.add_argument("--data", metavar="PATH", nargs="+", help=data)
+    p.flag("--split", "the end of the text that training held out, or all", ("val", "all"), "val")
+    share = number(float, 0, 1, above=True, below=True)
+    p.flag("--val-frac", "share that val is (default: as in training, else 0.1)", share)
+    p.flag("--device", "auto, cpu, cuda, cuda:N or mps", "NAME", "auto")
     return p
 
 

@@ -48,12 +48,12 @@ class CharRNN(nn.Module):
     def reset_parameters(self) -> None:
         """Orthogonal recurrent weights (Saxe et al. 2014, arXiv:1312.6120) and a forget-gate bias
         of 1 (Jozefowicz et al. 2015, section 2.2); the rest as wide as the layer it feeds."""
+        if self.fc.weight.is_meta:  # about to be loaded
+            return
         for name, weight in self.lstm.named_parameters():
             if "bias" in name:
                 nn.init.zeros_(weight)
-                if (
-                    "bias_ih" in name and self.cell == "lstm"
-                ):  # gates lie in the order input, forget, cell, output
+                if "bias_ih" in name and self.cell == "lstm":  # gates: input, forget, cell, output
                     nn.init.ones_(weight.data[self.n_hidden : 2 * self.n_hidden])
             elif name == "weight_ih_l0":  # one-hot input: each column is a character's embedding
                 nn.init.normal_(weight, std=self.n_hidden**-0.5)
