@@ -1,6 +1,8 @@
-"""Peak memory of a few training steps, beyond what importing torch takes."""
+"""Peak memory of a few training steps, or with --text of train.py on a text of any length, beyond
+what importing torch takes."""
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -36,14 +38,40 @@ def child(side: str, device: torch.device, n_hidden: int, n_layers: int) -> None
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
 
 
+def peak(command: list[str]) -> float:
+    """The most MiB that a process and the files it maps took."""
+    process = subprocess.Popen(command, stdout=sys.stderr)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"benchmarks.memory: {' '.join(command)} failed")
+    return usage.ru_maxrss / 2**10
+
+
+def of_text(text: str, device: str, flags: list[str]) -> None:
+    """Print the table for train.py on a text: encoded the first time, mapped the second."""
+    rows = [["run", "text", "peak", "beyond importing torch"]]
+    torch_alone = peak([sys.executable, "-c", "import torch"])
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "train.py", "--data", text, "--ckpt", f"{folder}/rnn.net"]
+        for run in ("first", "second"):
+            most = peak([*command, "--device", device, *flags])
+            size = f"{Path(text).stat().st_size / 1e6:,.0f} MB"
+            rows.append([run, size, f"{most:,.0f} MiB", f"{most - torch_alone:,.0f} MiB"])
+    table(rows)
+
+
 def main() -> None:
     """Parse the command line and print the table."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--device", default="auto")
     p.add_argument("--sizes", nargs="+", default=("256x1", "512x2", "1024x2"))
     p.add_argument("--child", help=argparse.SUPPRESS)
-    args = p.parse_args()
+    p.add_argument("--text", metavar="FILE")
+    args, flags = p.parse_known_args()
     device = pick_device(args.device)
+    if args.text:
+        of_text(args.text, args.device, flags)
+        return
     if args.child:
         child(args.child, device, *map(int, args.sizes[0].split("x")))
         return

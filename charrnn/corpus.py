@@ -46,10 +46,9 @@ class Corpus:
         if tokens == self.vocabulary.tokens:
             return ids
         present = torch.unique(ids).long()
-        table = torch.from_numpy(np.zeros(len(self.vocabulary), _dtype(len(tokens))))
-        known = Vocabulary(tokens).encode(self.vocabulary.decode(present))
-        table[present] = known.to(table.dtype)
-        return table[ids.long()]
+        table = np.zeros(len(self.vocabulary), _dtype(len(tokens)))
+        table[present] = Vocabulary(tokens).encode(self.vocabulary.decode(present))
+        return torch.from_numpy(table[ids.numpy()])
 
 
 def load_corpus(data: list[str] | None, min_count: int = 1) -> Corpus:

@@ -162,9 +162,11 @@ def _score(model: CharRNN, x: Tensor, y: Tensor | None, hidden: Hidden) -> tuple
     """Summed cross-entropy of ``y`` (none: 0), and the state after ``x``; both ``[R, W]``."""
     device = model.fc.weight.device
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for i in range(0, x.shape[1], 256):
-        logits, hidden = model(x[:, i : i + 256].to(device), hidden)
+    # a large vocabulary makes one-hot input and logits large
+    width = max(1, min(256, (1 << 22) // (len(x) * len(model.unique_tokens))))
+    for i in range(0, x.shape[1], width):
+        logits, hidden = model(x[:, i : i + width].to(device), hidden)
         if y is not None:
-            target = y[:, i : i + 256].to(device).long().flatten()
+            target = y[:, i : i + width].to(device).long().flatten()
             total += F.cross_entropy(logits.float(), target, reduction="sum")
     return total.item(), hidden

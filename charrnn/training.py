@@ -88,7 +88,8 @@ class Run:
         self.model = CharRNN(tokens, *shape).to(self.device)
         if source is not None:
             new = transplant(source, self.model)
-            print(f"weights from {settings.init_from}; {new} characters are new to it")
+            if self.world.rank == 0:
+                print(f"weights from {settings.init_from}; {new} characters are new to it")
         self.parallel = self.world.wrap(self.model)
         self.prime = settings.prime or default_prime(self.model)
         encode_prime(self.model, self.prime)  # raises for characters the model does not know

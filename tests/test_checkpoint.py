@@ -59,6 +59,27 @@ def test_the_notebook_loads_ours(tmp_path: Path) -> None:
     assert checkpoint["note"] == "kept"
 
 
+def test_the_readme_loads_ours_into_plain_pytorch_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    lines = next(part for part in readme.split("```python\n") if "back.net" in part)
+    lines = lines.split("```")[0]
+    assert "charrnn" not in lines
+    monkeypatch.chdir(tmp_path)
+    tokens = tuple(sorted(set("And Levin said")))
+    torch.manual_seed(1)
+    ours = CharRNN(tokens, 8, 2).eval()
+    save_checkpoint("rnn.net", ours, note="kept")
+    exec(compile(lines, "README.md", "exec"), {})
+    ids = torch.tensor([[ours.char2int[char] for char in "And Levin said"]])
+    likeliest = tokens[ours(ids, ours.init_hidden(1))[0][-1].argmax()]
+    assert capsys.readouterr().out == f"likeliest next character: {likeliest}\n"
+    for one, two in zip(ours.parameters(), load_checkpoint("back.net").parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert load_dict("back.net")["note"] == "kept"
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_round_trip(tmp_path: Path, cell: str) -> None:
     ours = CharRNN(TOKENS, 8, 3, 0.25, cell)

@@ -1,0 +1,49 @@
+"""A made-up Cyrillic text, for settings that must not be tuned to English: words of a made-up
+language with stems, endings that agree within a phrase, Zipf's law, and punctuation."""
+
+import random
+import sys
+
+VOWELS, CONSONANTS = "аеиоуыюя", "бвгджзклмнпрстфхцчш"
+ENDINGS = (("а", "ый", "ет"), ("ы", "ая", "ют"), ("ом", "ого", "ил"), ("ами", "ому", "ила"))  # noqa: RUF001
+
+
+def stem(chance: random.Random) -> str:
+    """One to three syllables."""
+    syllables = chance.choices((1, 2, 3), weights=(3, 5, 2))[0]
+    return "".join(
+        chance.choice(CONSONANTS) + chance.choice(VOWELS) for _ in range(syllables)
+    ) + chance.choice(CONSONANTS)
+
+
+def phrase(stems: list[str], weights: list[float], chance: random.Random) -> str:
+    """Adjective, noun and verb, or some of them, all with endings of one class."""
+    noun, adjective, verb = chance.choice(ENDINGS)
+    first, second, third = chance.choices(stems, cum_weights=weights, k=3)
+    words = (first + adjective, second + noun, third + verb)
+    return " ".join(words[chance.choice((0, 0, 1)) : chance.choice((2, 3, 3))])
+
+
+def text(n_chars: int, seed: int = 1) -> str:
+    """At least ``n_chars`` characters in paragraphs of sentences, some of them spoken."""
+    chance = random.Random(seed)
+    stems = [stem(chance) for _ in range(4000)]
+    weights, total = [], 0.0
+    for rank in range(len(stems)):
+        total += 1 / (rank + 2.7)  # Mandelbrot's form of Zipf's law
+        weights.append(total)
+    parts, length = [], 0
+    while length < n_chars:
+        phrases = [phrase(stems, weights, chance) for _ in range(chance.randint(1, 4))]
+        sentence = ", ".join(phrases).capitalize() + chance.choice("...?!")
+        spoken = chance.random() < 0.2
+        parts.append(
+            f"«{sentence}»\n\n" if spoken else sentence + chance.choice((" ", " ", "\n\n"))
+        )
+        length += len(parts[-1])
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")
+    sys.stdout.write(text(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000))
