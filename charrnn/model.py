@@ -1,6 +1,5 @@
 """Ids -> logits."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -119,10 +118,10 @@ def evaluate(model: CharRNN, ids: Tensor) -> float:
     """Cross-entropy in nats per character of ``ids[1:]`` given all that came before in ``ids``.
 
     The state is carried over all of ``ids``, which one long sequence would do slowly. So the text
-    is cut into rows read side by side, each from the state that the row above ended in: first a
-    guess from that row's last characters, then from where that row really ended, until the loss
-    stands still to 1e-5 (Jacobi iteration: with R rows it is exact after R rounds, and an LSTM
-    forgets fast enough for two).
+    is cut into rows read side by side, first from zeros, then each from the state that the row
+    above ended in, until a stretch of the rows has the loss it had before to 1e-5: from there on
+    nothing would change (Jacobi iteration: with R rows it is exact after R rounds, and an LSTM
+    forgets within a few hundred characters).
 
     Raises ValueError for fewer than 2 characters.
     """
@@ -130,43 +129,38 @@ def evaluate(model: CharRNN, ids: Tensor) -> float:
         raise ValueError(f"{len(ids)} characters: evaluating needs at least 2")
     was_training = model.training
     model.eval()
-    device = model.fc.weight.device
     n_rows = max(1, min(64, (len(ids) - 1) // 2048))
     width = (len(ids) - 1) // n_rows
-    x = ids[: n_rows * width].view(n_rows, width)
-    y = ids[1 : n_rows * width + 1].view(n_rows, width)
-    starts = model.init_hidden(n_rows, device)
-    if n_rows > 1:
-        starts = _from_row_above(_score(model, x[:, -1024:], None, starts)[1])
-    loss = math.inf
+    # a large vocabulary makes one-hot input and logits large
+    stretch = max(1, min(256, (1 << 22) // (n_rows * len(model.unique_tokens))))
+    x = ids[: n_rows * width].view(n_rows, width).split(stretch, dim=1)
+    y = ids[1 : n_rows * width + 1].view(n_rows, width).split(stretch, dim=1)
+    losses: list[float] = []  # of each stretch
+    ends = hidden = model.init_hidden(n_rows)
     for _ in range(n_rows):
-        before = loss
-        loss, ends = _score(model, x, y, starts)
-        starts = _from_row_above(ends)
-        if abs(loss - before) < 1e-5 * x.numel():
+        settled = False
+        for i, stretches in enumerate(zip(x, y, strict=True)):
+            loss, hidden = _score(model, *stretches, hidden)
+            settled = i < len(losses) and abs(loss - losses[i]) < 1e-5 * x[i].numel()
+            losses[i : i + 1] = [loss]
+            if settled:
+                break
+        if settled:
             break
-    last = of_each(lambda state: state[:, -1:].contiguous(), ends)
+        ends = hidden
+        # the first row starts from zeros, each other one where the row above ended
+        hidden = of_each(lambda state: F.pad(state[:, :-1], (0, 0, 1, 0)), ends)
     rest = ids[n_rows * width :]
     if len(rest) > 1:
-        loss += _score(model, rest[None, :-1], rest[None, 1:], last)[0]
+        last = of_each(lambda state: state[:, -1:].contiguous(), ends)
+        losses.append(_score(model, rest[None, :-1], rest[None, 1:], last)[0])
     model.train(was_training)
-    return loss / (len(ids) - 1)
+    return sum(losses) / (len(ids) - 1)
 
 
-def _from_row_above(ends: Hidden) -> Hidden:
-    """Each row's first state: zeros for the first, then where the row above ended."""
-    return of_each(lambda state: F.pad(state[:, :-1], (0, 0, 1, 0)), ends)
-
-
-def _score(model: CharRNN, x: Tensor, y: Tensor | None, hidden: Hidden) -> tuple[float, Hidden]:
-    """Summed cross-entropy of ``y`` (none: 0), and the state after ``x``; both ``[R, W]``."""
+def _score(model: CharRNN, x: Tensor, y: Tensor, hidden: Hidden) -> tuple[float, Hidden]:
+    """Summed cross-entropy of ``y`` after ``x`` in nats, and the state; both ``[R, W]`` ids."""
     device = model.fc.weight.device
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    # a large vocabulary makes one-hot input and logits large
-    width = max(1, min(256, (1 << 22) // (len(x) * len(model.unique_tokens))))
-    for i in range(0, x.shape[1], width):
-        logits, hidden = model(x[:, i : i + width].to(device), hidden)
-        if y is not None:
-            target = y[:, i : i + width].to(device).long().flatten()
-            total += F.cross_entropy(logits.float(), target, reduction="sum")
-    return total.item(), hidden
+    logits, hidden = model(x.to(device), hidden)
+    target = y.to(device).long().flatten()
+    return F.cross_entropy(logits.float(), target, reduction="sum").item(), hidden

@@ -5,10 +5,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from charrnn.cli import run
-from charrnn.evaluate import load, parser
 from charrnn.generation import Streams, decoder_of
 from charrnn.model import CharRNN, of_each
-from charrnn.page import SHADES, shaded, write_page
+from charrnn.page import SHADES, load, parser, shaded, write_page
 
 READ, SHOWN, BEST = 50_000, 2_500, 3  # characters to choose by, and to show; cells of a property
 

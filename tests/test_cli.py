@@ -157,3 +157,12 @@ def test_text_and_names_that_the_console_cannot_show(trained: Path) -> None:
 def test_cuda_without_cuda(trained: Path) -> None:
     result = run(trained, "train.py", "--data", "a.txt", "--device", "cuda")
     assert result.returncode == 2 and "use --device cpu" in result.stderr
+
+
+def test_no_module_takes_the_place_of_a_function() -> None:
+    names = [
+        p.stem for p in (ROOT / "charrnn").glob("*.py") if p.stem not in ("__init__", "evaluate")
+    ]
+    lines = [*(f"import charrnn.{name}" for name in names), "from charrnn import evaluate, sample"]
+    lines.append("assert callable(evaluate) and callable(sample)")
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
