@@ -16,8 +16,10 @@ IN_WORDS = {  # defaults that a number or a name does not explain
     "min_count": "1, none",
     "device": "auto, the fastest there",
     "dtype": "auto, bfloat16 where the hardware has it",
-    "n_hidden": "512, 768 from 4 minutes on",  # of the laptop preset
-    "drop_prob": "0.04 for each time the text is read, 0.5 at most",  # of the laptop preset
+    # of the laptop preset
+    "n_hidden": "512, in two layers 256 to 512 by the length of the text",
+    "n_layers": "1, or 2 where there is time to read the text ten times",
+    "drop_prob": "0.05 for each time the text is read, 0.5 at most",
     "val_frac": "0.1, but at most 500,000 characters",
     "prime": "a newline, or the model's most frequent character",
 }

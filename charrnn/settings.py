@@ -10,9 +10,9 @@ NAMES = ("notebook", "laptop", "accelerator")
 COLUMNS = {
     "epochs": (15, None, 15),
     "minutes": (None, 2.0, None),
-    "n_hidden": (1024, None, 1024),  # laptop: 512, 768 from 4 minutes on
-    "n_layers": (2, 1, 2),
-    "drop_prob": (0.5, None, 0.5),  # laptop: 0.04 for each time that the text is read, 0.5 at most
+    "n_hidden": (1024, None, 1024),  # None: see grow
+    "n_layers": (2, None, 2),
+    "drop_prob": (0.5, None, 0.5),
     "batch_size": (128, 16, 64),
     "seq_length": (256, 64, 128),
     "lr": (1e-3, 4e-3, 2e-3),
@@ -57,13 +57,17 @@ class Settings:
 def grow(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
     """The laptop preset's size and dropout for the time there is, from the runs in benchmarks/.
 
-    A larger model needs more minutes to be better, and a text read more often more dropout.
+    One layer learns fastest, until it has read the text so often that it knows it by heart: two
+    layers, with dropout between them too, go on learning. A short text needs fewer units.
     """
-    minutes, epochs = chosen["minutes"], chosen["epochs"] or float("inf")
-    n_hidden = chosen["n_hidden"] or (768 if minutes and minutes >= 4 else 512)
-    if minutes:  # 3.4 million characters a minute at 512, as two cores of 2024 read them
-        epochs = min(epochs, minutes * 3.4e6 * (512 / n_hidden) ** 2 / n_chars)
-    return {"n_hidden": n_hidden, "drop_prob": round(min(0.5, 0.04 * epochs), 2)}
+    minutes, epochs = chosen["minutes"] or float("inf"), chosen["epochs"] or float("inf")
+    readings = min(epochs, minutes * 2.5e6 / n_chars)  # by 512 x 1 on two cores of 2023
+    n_layers = chosen["n_layers"] or (1 if readings < 10 else 2)
+    enough = 256 if n_chars < 200_000 else 384 if n_chars < 1_000_000 else 512
+    n_hidden = chosen["n_hidden"] or (512 if n_layers == 1 else enough)
+    cost = (n_hidden / 512) ** 2 * (2 * n_layers - 1)
+    drop_prob = min(0.5, 0.05 * min(epochs, readings / cost))
+    return {"n_hidden": n_hidden, "n_layers": n_layers, "drop_prob": round(drop_prob, 2)}
 
 
 def fill_in(flags: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settings:

@@ -32,14 +32,18 @@ def test_the_notebook_preset_is_the_notebooks() -> None:
     assert (s.beta2, s.weight_decay) == (0.999, 0.0)  # plain Adam
 
 
-def test_more_minutes_grow_the_model_and_more_reading_the_dropout() -> None:
-    def laptop(minutes: float, n_chars: int) -> tuple[int, float]:
-        settings = fill_in(FLAGS | {"minutes": minutes}, False, n_chars)
-        return settings.n_hidden, settings.drop_prob
+def test_more_reading_asks_for_a_second_layer_and_more_dropout() -> None:
+    def laptop(minutes: float, n_chars: int, **given: object) -> tuple[int, int, float]:
+        settings = fill_in(FLAGS | {"minutes": minutes} | given, False, n_chars)
+        return settings.n_hidden, settings.n_layers, settings.drop_prob
 
-    assert laptop(2, 2_000_000)[0] < laptop(5, 2_000_000)[0]
-    assert laptop(1, 2_000_000)[1] < laptop(2, 2_000_000)[1] < laptop(2, 500_000)[1]
-    assert laptop(1000, 1000)[1] == 0.5 and laptop(1, 10**9)[1] == 0
+    assert laptop(2, 2_000_000)[:2] == (512, 1) and laptop(15, 2_000_000)[:2] == (512, 2)
+    assert laptop(2, 100_000)[:2] < laptop(2, 500_000)[:2] < laptop(15, 2_000_000)[:2]
+    assert laptop(1, 2_000_000)[2] < laptop(2, 2_000_000)[2] < laptop(5, 2_000_000)[2]
+    assert laptop(1000, 1000)[2] == 0.5 and laptop(1, 10**9)[2] == 0
+    assert laptop(2, 2_000_000, n_layers=2)[2] < laptop(2, 2_000_000)[2]  # slower: read less
+    only_epochs = fill_in(FLAGS | {"epochs": 4}, False, 1000)
+    assert (only_epochs.n_layers, only_epochs.drop_prob) == (1, 0.2)
 
 
 def test_held_out_text_has_a_limit() -> None:
