@@ -1,5 +1,6 @@
 """The settings of a run, and the presets that fill in what the user leaves open."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ COLUMNS = {
     "drop_prob": (0.5, None, 0.5),
     "batch_size": (128, 16, 64),
     "seq_length": (256, 64, 128),
-    "lr": (1e-3, 4e-3, 2e-3),
+    "lr": (1e-3, None, 2e-3),
     "cosine": (False, True, True),
     "beta2": (0.999, 0.99, 0.99),
     "weight_decay": (0.0, 0.0, 0.01),
@@ -55,19 +56,25 @@ class Settings:
 
 
 def grow(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
-    """The laptop preset's size and dropout for the time there is, from the runs in benchmarks/.
+    """What the laptop preset takes for the time there is, from the runs in benchmarks/.
 
     One layer learns fastest, until it has read the text so often that it knows it by heart: two
     layers, with dropout between them too, go on learning. A short text needs fewer units.
     """
-    minutes, epochs = chosen["minutes"] or float("inf"), chosen["epochs"] or float("inf")
+    minutes, epochs = chosen["minutes"] or math.inf, chosen["epochs"] or math.inf
     readings = min(epochs, minutes * 2.5e6 / n_chars)  # by 512 x 1 on two cores of 2023
     n_layers = chosen["n_layers"] or (1 if readings < 10 else 2)
     enough = 256 if n_chars < 200_000 else 384 if n_chars < 1_000_000 else 512
     n_hidden = chosen["n_hidden"] or (512 if n_layers == 1 else enough)
-    cost = (n_hidden / 512) ** 2 * (2 * n_layers - 1)
-    drop_prob = min(0.5, 0.05 * min(epochs, readings / cost))
-    return {"n_hidden": n_hidden, "n_layers": n_layers, "drop_prob": round(drop_prob, 2)}
+    readings = min(epochs, readings / ((n_hidden / 512) ** 2 * (2 * n_layers - 1)))
+    # the fewer steps, the larger they must be
+    steps = readings * n_chars / (chosen["batch_size"] * chosen["seq_length"])
+    return {
+        "n_hidden": n_hidden,
+        "n_layers": n_layers,
+        "drop_prob": round(min(0.5, 0.05 * readings), 2),
+        "lr": round(min(0.024, max(0.004, steps**-0.5)), 4),
+    }
 
 
 def fill_in(flags: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settings:

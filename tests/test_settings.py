@@ -32,7 +32,7 @@ def test_the_notebook_preset_is_the_notebooks() -> None:
     assert (s.beta2, s.weight_decay) == (0.999, 0.0)  # plain Adam
 
 
-def test_more_reading_asks_for_a_second_layer_and_more_dropout() -> None:
+def test_more_reading_asks_for_a_second_layer_and_more_dropout_and_a_lower_rate() -> None:
     def laptop(minutes: float, n_chars: int, **given: object) -> tuple[int, int, float]:
         settings = fill_in(FLAGS | {"minutes": minutes} | given, False, n_chars)
         return settings.n_hidden, settings.n_layers, settings.drop_prob
@@ -42,6 +42,8 @@ def test_more_reading_asks_for_a_second_layer_and_more_dropout() -> None:
     assert laptop(1, 2_000_000)[2] < laptop(2, 2_000_000)[2] < laptop(5, 2_000_000)[2]
     assert laptop(1000, 1000)[2] == 0.5 and laptop(1, 10**9)[2] == 0
     assert laptop(2, 2_000_000, n_layers=2)[2] < laptop(2, 2_000_000)[2]  # slower: read less
+    few, many = (fill_in(FLAGS | {"minutes": m}, False, 2_000_000).lr for m in (1, 5))
+    assert 0.004 < many < few <= 0.024  # the fewer steps, the larger
     only_epochs = fill_in(FLAGS | {"epochs": 4}, False, 1000)
     assert (only_epochs.n_layers, only_epochs.drop_prob) == (1, 0.2)
 

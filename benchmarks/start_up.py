@@ -1,0 +1,56 @@
+"""Seconds from typing ``python sample.py`` to its first character, against importing torch and
+reading the same checkpoint."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import alternate, machine, ratios, spread, table
+from charrnn import CharRNN, save_checkpoint
+
+TOKENS = tuple(map(chr, range(40, 123)))  # 83, as in Anna Karenina
+ROOT = Path(__file__).parent.parent
+
+
+def turn(*command: str) -> Callable[[], float]:
+    """A turn that returns how many seconds the command took."""
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+        return time.perf_counter() - began
+
+    return seconds
+
+
+def main() -> None:
+    """Parse the command line and print the table."""
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--repeats", type=int, default=7)
+    p.add_argument("--sizes", type=int, nargs="+", default=(512, 1024))
+    args = p.parse_args()
+    print(f"{machine(torch.device('cpu'))}\nseconds: median (lowest-highest)\n")
+    rows = [["model", "import torch, read the file", "first character", "ratio"]]
+    for n_hidden in args.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "rnn.net"))
+            save_checkpoint(path, CharRNN(TOKENS, n_hidden, 2))
+            flags = ["--ckpt", path, "--prime", "A", "--size", "1", "--device", "cpu"]
+            turns = {
+                "torch": turn("-c", f"import torch; torch.load({path!r})"),
+                "sample": turn("sample.py", *flags),
+            }
+            seconds = alternate(turns, args.repeats)
+        row = [f"{n_hidden} x 2", spread(seconds["torch"], 2), spread(seconds["sample"], 2)]
+        rows.append([*row, ratios(seconds["sample"], seconds["torch"])])
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()
