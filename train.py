@@ -21,7 +21,7 @@ IN_WORDS = {  # defaults that a number or a name does not explain
     "n_layers": "1, or 2 where there is time to read the text ten times",
     "drop_prob": "0.05 for each time the text is read, 0.5 at most",
     "lr": "1 / sqrt(steps), between 0.004 and 0.024",
-    "val_frac": "0.1, but at most 500,000 characters",
+    "val_frac": "0.1, but at most 200,000 characters",
     "prime": "a newline, or the model's most frequent character",
 }
 

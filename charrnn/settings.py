@@ -86,7 +86,7 @@ def fill_in(flags: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settin
     if "epochs" in given or "minutes" in given:  # one budget given replaces the preset's
         chosen |= {"epochs": None, "minutes": None}
     # more held-out text would not make the figure better, only each evaluation longer
-    chosen |= {"val_frac": min(0.1, 500_000 / n_chars), **given}
+    chosen |= {"val_frac": min(0.1, 200_000 / n_chars), **given}
     if given["preset"] == "laptop":
         chosen |= grow(chosen, n_chars) | given
     return Settings(**chosen)
