@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import alternate, machine, ratios, spread, table
+from benchmarks.sampling_speed import TOKENS
 from charrnn import CharRNN, save_checkpoint
 
-TOKENS = tuple(map(chr, range(40, 123)))  # 83, as in Anna Karenina
 ROOT = Path(__file__).parent.parent
 
 

@@ -148,14 +148,18 @@ def evaluate(model: CharRNN, ids: Tensor) -> float:
         if settled:
             break
         ends = hidden
-        # the first row starts from zeros, each other one where the row above ended
-        hidden = of_each(lambda state: F.pad(state[:, :-1], (0, 0, 1, 0)), ends)
+        hidden = from_row_above(ends)
     rest = ids[n_rows * width :]
     if len(rest) > 1:
         last = of_each(lambda state: state[:, -1:].contiguous(), ends)
         losses.append(_score(model, rest[None, :-1], rest[None, 1:], last)[0])
     model.train(was_training)
     return sum(losses) / (len(ids) - 1)
+
+
+def from_row_above(ends: Hidden) -> Hidden:
+    """Where each row starts: the first from zeros, each other one where the row above ended."""
+    return of_each(lambda state: F.pad(state[:, :-1], (0, 0, 1, 0)), ends)
 
 
 def _score(model: CharRNN, x: Tensor, y: Tensor, hidden: Hidden) -> tuple[float, Hidden]:

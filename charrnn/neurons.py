@@ -2,11 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from charrnn.cli import run
 from charrnn.generation import Streams, decoder_of
-from charrnn.model import CharRNN, of_each
+from charrnn.model import CharRNN, from_row_above
 from charrnn.page import SHADES, load, parser, shaded, write_page
 
 READ, SHOWN, BEST = 50_000, 2_500, 3  # characters to choose by, and to show; cells of a property
@@ -23,7 +22,7 @@ def states(model: CharRNN, ids: Tensor) -> Tensor:
         for x in rows.T:
             decoder.step(x, streams)
             kept.append(streams.kept[-1].to("cpu", copy=True))
-        hidden = of_each(lambda state: F.pad(state[:, :-1], (0, 0, 1, 0)), streams.hidden())
+        hidden = from_row_above(streams.hidden())
     cells = torch.stack(kept, dim=1).flatten(0, 1).nan_to_num_()
     return cells.tanh_() if model.cell == "lstm" else cells
 
