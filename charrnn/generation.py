@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from charrnn.data import Vocabulary
 from charrnn.errors import UserError
@@ -17,14 +18,21 @@ Product = Callable[[Tensor, Tensor], object]  # x [N, K], out [N, rows]: out = x
 
 def product_with(weight: Tensor, dtype: torch.dtype, one_stream: bool) -> Product:
     """The fastest way known to multiply by ``weight`` ``[rows, K]``, rounded to ``dtype``."""
-    one_vector = one_stream and dtype == torch.float32 and weight.is_cpu
-    if one_vector and torch.backends.mkl.is_available():
-        # MKL multiplies one vector on one core, but a batch of slabs on all of them
-        slabs = weight.reshape(math.gcd(16, len(weight)), -1, weight.shape[1])
-        shape = (len(slabs), -1, 1)
-        return lambda x, out: torch.bmm(slabs, x.T.expand(*shape), out=out.view(shape))
-    columns = weight.to(dtype).T
-    return lambda x, out: torch.mm(x, columns, out=out)
+    weight = weight.to(dtype)
+    if one_stream and weight.is_cpu and torch.backends.mkl.is_available():
+        # matrix products read a matrix slowly for a single vector, an embedding bag as fast as
+        # memory allows: x @ weight.T is the sum of the columns of weight, each times a number of x
+        parts = math.gcd(16, len(weight))  # rows are cut so that every core has some
+        columns = torch.cat([part.T for part in weight.chunk(parts)])  # [parts * K, rows / parts]
+        bags = torch.arange(len(columns)).view(parts, -1)
+
+        def weighted_sum(x: Tensor, out: Tensor) -> None:
+            numbers = x.expand(parts, -1)
+            sums = F.embedding_bag(bags, columns, mode="sum", per_sample_weights=numbers)
+            out.view(parts, -1).copy_(sums)
+
+        return weighted_sum
+    return lambda x, out: torch.mm(x, weight.T, out=out)
 
 
 class Decoder:
@@ -56,7 +64,7 @@ class Decoder:
     def step(self, ids: Tensor, streams: "Streams") -> Tensor:
         """Read one character per stream, ``[N]`` ids; return the next one's logits ``[N, V]``.
 
-        State and logits are overwritten in place: nothing of their size is allocated.
+        State and logits are overwritten in place; one stream on a CPU allocates its sums, some KB.
         """
         base = torch.index_select(self.table, 0, ids, out=streams.first)
         h = streams.h
