@@ -1,12 +1,14 @@
 """Characters per second in training: ours against the notebook's loop, same model, same batches."""
 
 import argparse
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.common import alternate, machine, matmul_peak, rate, ratios, spread, table
 from benchmarks.notebook_baseline import NotebookRNN, train_steps
@@ -37,18 +39,43 @@ def our_steps(corpus: Corpus, folder: Path, **flags: object) -> Iterator[None]:
             yield
 
 
-def turn(steps: Iterator, chars: int, seconds: float, device: torch.device) -> Callable[[], float]:
-    """A turn that returns characters per second."""
+def child(side: str, args: argparse.Namespace) -> None:
+    """Train a side at the first size; for each line on stdin print characters per second."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, device = load_corpus([args.data]), pick_device(args.device)
+        n_hidden, n_layers = map(int, args.sizes[0].split("x"))
+        rows, length = (16, 64) if side == "small" else args.batch
+        if side == "theirs":
+            model = NotebookRNN(len(corpus.vocabulary), n_hidden, n_layers).to(device)
+            steps = train_steps(model, np.asarray(corpus.ids), rows, length, device)
+        else:
+            flags = {"n_hidden": n_hidden, "n_layers": n_layers, "drop_prob": 0.5}
+            flags |= {"device": args.device, "dtype": args.dtype}
+            steps = our_steps(corpus, Path(folder), batch_size=rows, seq_length=length, **flags)
+        # on a GPU a step is not waited for one by one: neither loop does
+        together = 10 if device.type == "cuda" else 1
 
-    # on a GPU a step is not waited for one by one: neither loop does
-    together = 10 if device.type == "cuda" else 1
+        def work() -> int:
+            for _ in range(together):
+                next(steps)
+            return together * rows * length
 
-    def work() -> int:
-        for _ in range(together):
-            next(steps)
-        return together * chars
+        for _ in sys.stdin:
+            print(rate(work, args.seconds, device), flush=True)
 
-    return lambda: rate(work, seconds, device)
+
+def start(side: str, size: str, args: argparse.Namespace) -> subprocess.Popen:
+    """A process for one side, since ours changes how malloc works for the whole process."""
+    command = [sys.executable, "-m", "benchmarks.training_speed", "--child", side, "--sizes", size]
+    command += ["--device", args.device, "--dtype", args.dtype, "--data", args.data]
+    command += ["--seconds", str(args.seconds), "--batch", *map(str, args.batch)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def turn(process: subprocess.Popen) -> float:
+    """Let it train for a while: characters per second."""
+    print(file=process.stdin, flush=True)
+    return float(process.stdout.readline())
 
 
 def main() -> None:
@@ -61,35 +88,27 @@ def main() -> None:
     p.add_argument("--seconds", type=float, default=5)
     p.add_argument("--batch", type=int, nargs=2, default=(128, 256), metavar=("ROWS", "LENGTH"))
     p.add_argument("--sizes", nargs="+", default=[f"{h}x{n}" for h, n in SIZES])
+    p.add_argument("--child", help=argparse.SUPPRESS)
     args = p.parse_args()
+    if args.child:
+        child(args.child, args)
+        return
     device = pick_device(args.device)
     dtype = pick_dtype(args.dtype, device)
     peak = matmul_peak(device, dtype)
     print(f"{machine(device)}\n{dtype} matmul peak {peak / 1e9:,.0f} GFLOP/s")
     print(f"batches of {args.batch[0]} x {args.batch[1]}; chars/s: median (lowest-highest)\n")
-    corpus = load_corpus([args.data])
-    tokens = len(corpus.vocabulary)
+    tokens = len(load_corpus([args.data]).vocabulary)
     rows = [["model", "notebook", "ours", "ratio", "of the peak", "ours at 16 x 64"]]
     for size in args.sizes:
         n_hidden, n_layers = map(int, size.split("x"))
         # 6 FLOP per weight and character: one product forward, two backward
         weights = 4 * n_hidden**2 * (2 * n_layers - 1) + n_hidden * tokens
-        with tempfile.TemporaryDirectory() as folder:
-            common = {"n_hidden": n_hidden, "n_layers": n_layers, "drop_prob": 0.5}
-            common |= {"device": args.device, "dtype": args.dtype}
-            ours, small = (
-                our_steps(corpus, Path(folder), batch_size=b, seq_length=t, **common)
-                for b, t in (args.batch, (16, 64))
-            )
-            model = NotebookRNN(tokens, n_hidden, n_layers).to(device)
-            theirs = train_steps(model, np.asarray(corpus.ids), *args.batch, device)
-            chars = args.batch[0] * args.batch[1]
-            sides = {
-                "theirs": turn(theirs, chars, args.seconds, device),
-                "ours": turn(ours, chars, args.seconds, device),
-                "small": turn(small, 16 * 64, args.seconds, device),
-            }
-            rates = alternate(sides, args.repeats)
+        sides = {side: start(side, size, args) for side in ("theirs", "ours", "small")}
+        turns = {side: partial(turn, process) for side, process in sides.items()}
+        rates = alternate(turns, args.repeats)
+        for process in sides.values():
+            process.communicate()  # it ends with its stdin
         achieved = sorted(rates["ours"])[len(rates["ours"]) // 2] * 6 * weights / peak
         row = [f"{n_hidden} x {n_layers}", spread(rates["theirs"]), spread(rates["ours"])]
         row += [ratios(rates["ours"], rates["theirs"]), f"{achieved:.0%}", spread(rates["small"])]

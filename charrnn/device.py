@@ -1,5 +1,8 @@
 """Which device computes, and in which precision."""
 
+import ctypes
+from contextlib import suppress
+
 import torch
 
 from charrnn.errors import UserError
@@ -40,3 +43,12 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     return getattr(torch, name)
+
+
+def keep_freed_memory() -> None:
+    """Have malloc keep what is freed: a training step frees hundreds of MB, which the kernel would
+    take back and zero again for the next one. For glibc (mallopt(3)); others are left alone."""
+    with suppress(AttributeError, OSError, TypeError):  # no mallopt there
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: everything on the heap
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink it

@@ -28,7 +28,7 @@ from charrnn.checkpoint import (
 from charrnn.console import catch_signals, visible
 from charrnn.corpus import Corpus
 from charrnn.data import count_batches, get_batches, split_text
-from charrnn.device import pick_device, pick_dtype
+from charrnn.device import keep_freed_memory, pick_device, pick_dtype
 from charrnn.errors import UserError
 from charrnn.generation import default_prime, encode_prime, sample
 from charrnn.model import CharRNN, Hidden, detach, evaluate, of_each, transplant
@@ -56,6 +56,7 @@ class Run:
     """A model, its data and its optimizer, and where they stand: all that ``--resume`` restores."""
 
     def __init__(self, settings: Settings, corpus: Corpus, resumed: dict | None = None) -> None:
+        keep_freed_memory()
         self.settings = settings
         self.world = World(pick_device(settings.device))
         self.device = self.world.device
