@@ -4,6 +4,8 @@ import datetime
 import platform
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +42,12 @@ def rate(work: Callable[[], int], seconds: float, device: torch.device) -> float
         done += work()
         wait(device)
     return done / (time.perf_counter() - began)
+
+
+def in_a_process(script: str, side: str, *flags: str) -> Turn:
+    """A turn of a script's ``--child`` in a process of its own; the child prints a number."""
+    command = [sys.executable, "-m", f"benchmarks.{script}", *flags, "--child", side]
+    return lambda: float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def alternate(turns: dict[str, Turn], repeats: int) -> dict[str, list[float]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.common import machine, table
+from benchmarks.common import in_a_process, machine, table
 from benchmarks.notebook_baseline import NotebookRNN, train_steps
 from benchmarks.training_speed import our_steps
 from charrnn.corpus import load_corpus
@@ -78,12 +78,8 @@ def main() -> None:
     print(f"{machine(device)}\npeak MiB beyond importing torch, batches of 128 x 256\n")
     rows = [["model", "notebook", "ours", "ratio"]]
     for size in args.sizes:
-        peaks = []
-        for side in ("notebook", "ours"):
-            command = [sys.executable, "-m", "benchmarks.memory", "--device", args.device]
-            command += ["--sizes", size, "--child", side]
-            peaks.append(float(subprocess.run(command, check=True, stdout=-1).stdout))
-        theirs, ours = peaks
+        flags = ("--sizes", size, "--device", args.device)
+        theirs, ours = (in_a_process("memory", side, *flags)() for side in ("notebook", "ours"))
         rows.append([size, f"{theirs:,.0f}", f"{ours:,.0f}", f"{ours / theirs:.2f}"])
     table(rows)
 

@@ -2,16 +2,22 @@
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from benchmarks.common import alternate, machine, rate, ratios, read_bandwidth, spread, table
+from benchmarks.common import (
+    alternate,
+    in_a_process,
+    machine,
+    rate,
+    ratios,
+    read_bandwidth,
+    spread,
+    table,
+)
 from benchmarks.notebook_baseline import NotebookRNN, sample_ids
 from charrnn import CharRNN, load_checkpoint, save_checkpoint
 from charrnn.device import pick_device
@@ -42,14 +48,6 @@ def child(side: str, path: str, seconds: float, device: torch.device) -> float:
     return rate(block, seconds, device)
 
 
-def turn(side: str, path: str, args: argparse.Namespace) -> Callable[[], float]:
-    """A turn in a process of its own: how fast the notebook's sampler is depends on what the
-    process allocated before (each step packs all weights into fresh memory)."""
-    command = [sys.executable, "-m", "benchmarks.sampling_speed", "--child", side, path]
-    command += ["--device", args.device, "--seconds", str(args.seconds)]
-    return lambda: float(subprocess.run(command, check=True, stdout=-1).stdout)
-
-
 def main() -> None:
     """Parse the command line and print the table."""
     p = argparse.ArgumentParser(description=__doc__)
@@ -58,11 +56,12 @@ def main() -> None:
     p.add_argument("--seconds", type=float, default=1)
     p.add_argument("--sizes", type=int, nargs="+", default=(128, 512, 1024))
     p.add_argument("--streams", type=int, nargs="+", default=(1, 8, 64))
-    p.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    p.add_argument("--child", help=argparse.SUPPRESS)
+    p.add_argument("--ckpt", help=argparse.SUPPRESS)
     args = p.parse_args()
     device = pick_device(args.device)
     if args.child:
-        print(child(*args.child, args.seconds, device))
+        print(child(args.child, args.ckpt, args.seconds, device))
         return
     bandwidth = read_bandwidth(device)
     print(f"{machine(device)}\nread bandwidth {bandwidth / 1e9:,.1f} GB/s")
@@ -73,7 +72,11 @@ def main() -> None:
             path = str(Path(folder, "rnn.net"))
             save_checkpoint(path, CharRNN(TOKENS, n_hidden, 2))
             sides = [f"{streams} {dtype}" for streams in args.streams for dtype in DTYPES]
-            turns = {side: turn(side, path, args) for side in ("notebook", *sides)}
+            # how fast the notebook's sampler is depends on what its process allocated before:
+            # each step packs all weights into fresh memory
+            flags = ["--ckpt", path, "--device", args.device, "--seconds", str(args.seconds)]
+            both = ("notebook", *sides)
+            turns = {side: in_a_process("sampling_speed", side, *flags) for side in both}
             rates = alternate(turns, args.repeats)
         for side in sides:
             streams, dtype = side.split()

@@ -1,16 +1,23 @@
 """Characters per second in training: ours against the notebook's loop, same model, same batches."""
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import alternate, machine, matmul_peak, rate, ratios, spread, table
+from benchmarks.common import (
+    alternate,
+    in_a_process,
+    machine,
+    matmul_peak,
+    rate,
+    ratios,
+    spread,
+    table,
+)
 from benchmarks.notebook_baseline import NotebookRNN, train_steps
 from charrnn.corpus import Corpus, load_corpus
 from charrnn.data import get_batches
@@ -39,12 +46,14 @@ def our_steps(corpus: Corpus, folder: Path, **flags: object) -> Iterator[None]:
             yield
 
 
-def child(side: str, args: argparse.Namespace) -> None:
-    """Train a side at the first size; for each line on stdin print characters per second."""
+def child(side: str, args: argparse.Namespace) -> float:
+    """Train a side at the first size, after one step not counted: characters per second."""
+    corpus, device = load_corpus([args.data]), pick_device(args.device)
+    n_hidden, n_layers = map(int, args.sizes[0].split("x"))
+    rows, length = (16, 64) if side == "small" else args.batch
+    # on a GPU a step is not waited for one by one: neither loop does
+    together = 10 if device.type == "cuda" else 1
     with tempfile.TemporaryDirectory() as folder:
-        corpus, device = load_corpus([args.data]), pick_device(args.device)
-        n_hidden, n_layers = map(int, args.sizes[0].split("x"))
-        rows, length = (16, 64) if side == "small" else args.batch
         if side == "theirs":
             model = NotebookRNN(len(corpus.vocabulary), n_hidden, n_layers).to(device)
             steps = train_steps(model, np.asarray(corpus.ids), rows, length, device)
@@ -52,30 +61,13 @@ def child(side: str, args: argparse.Namespace) -> None:
             flags = {"n_hidden": n_hidden, "n_layers": n_layers, "drop_prob": 0.5}
             flags |= {"device": args.device, "dtype": args.dtype}
             steps = our_steps(corpus, Path(folder), batch_size=rows, seq_length=length, **flags)
-        # on a GPU a step is not waited for one by one: neither loop does
-        together = 10 if device.type == "cuda" else 1
 
         def work() -> int:
-            for _ in range(together):
-                next(steps)
+            list(islice(steps, together))
             return together * rows * length
 
-        for _ in sys.stdin:
-            print(rate(work, args.seconds, device), flush=True)
-
-
-def start(side: str, size: str, args: argparse.Namespace) -> subprocess.Popen:
-    """A process for one side, since ours changes how malloc works for the whole process."""
-    command = [sys.executable, "-m", "benchmarks.training_speed", "--child", side, "--sizes", size]
-    command += ["--device", args.device, "--dtype", args.dtype, "--data", args.data]
-    command += ["--seconds", str(args.seconds), "--batch", *map(str, args.batch)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def turn(process: subprocess.Popen) -> float:
-    """Let it train for a while: characters per second."""
-    print(file=process.stdin, flush=True)
-    return float(process.stdout.readline())
+        work()
+        return rate(work, args.seconds, device)
 
 
 def main() -> None:
@@ -91,7 +83,7 @@ def main() -> None:
     p.add_argument("--child", help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.child:
-        child(args.child, args)
+        print(child(args.child, args))
         return
     device = pick_device(args.device)
     dtype = pick_dtype(args.dtype, device)
@@ -104,11 +96,13 @@ def main() -> None:
         n_hidden, n_layers = map(int, size.split("x"))
         # 6 FLOP per weight and character: one product forward, two backward
         weights = 4 * n_hidden**2 * (2 * n_layers - 1) + n_hidden * tokens
-        sides = {side: start(side, size, args) for side in ("theirs", "ours", "small")}
-        turns = {side: partial(turn, process) for side, process in sides.items()}
+        flags = ["--sizes", size, "--device", args.device, "--dtype", args.dtype]
+        flags += ["--data", args.data, "--seconds", str(args.seconds)]
+        flags += ["--batch", *map(str, args.batch)]
+        # ours changes how malloc works, for the whole process
+        sides = ("theirs", "ours", "small")
+        turns = {side: in_a_process("training_speed", side, *flags) for side in sides}
         rates = alternate(turns, args.repeats)
-        for process in sides.values():
-            process.communicate()  # it ends with its stdin
         achieved = sorted(rates["ours"])[len(rates["ours"]) // 2] * 6 * weights / peak
         row = [f"{n_hidden} x {n_layers}", spread(rates["theirs"]), spread(rates["ours"])]
         row += [ratios(rates["ours"], rates["theirs"]), f"{achieved:.0%}", spread(rates["small"])]
