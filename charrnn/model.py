@@ -132,7 +132,7 @@ def evaluate(model: CharRNN, ids: Tensor) -> float:
     n_rows = max(1, min(64, (len(ids) - 1) // 2048))
     width = (len(ids) - 1) // n_rows
     # a large vocabulary makes one-hot input and logits large
-    stretch = max(1, min(256, (1 << 22) // (n_rows * len(model.unique_tokens))))
+    stretch = max(1, min(64, (1 << 22) // (n_rows * len(model.unique_tokens))))
     x = ids[: n_rows * width].view(n_rows, width).split(stretch, dim=1)
     y = ids[1 : n_rows * width + 1].view(n_rows, width).split(stretch, dim=1)
     losses: list[float] = []  # of each stretch
