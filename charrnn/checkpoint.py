@@ -206,7 +206,8 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
     require(isinstance(cell, str) and cell in CELLS, f"cell is none of {', '.join(CELLS)}")
     drop_prob = checkpoint.get("drop_prob", 0.5)
     require(type(drop_prob) is float and 0 <= drop_prob < 1, "drop_prob is not in [0, 1)")
-    for name, shape in _shapes(len(tokens), n_hidden, n_layers, cell).items():
+
+    def check(name: str, shape: tuple[int, ...]) -> None:
         weight = weights.get(name)
         found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else "none"
         require(found == shape, f"{name} has shape {found}, not {shape}")
@@ -216,18 +217,11 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
             stored and weight.is_floating_point() and bool(weight.isfinite().all()),
             f"{name} holds values that are not finite numbers",
         )
+
+    check("fc.weight", (len(tokens), n_hidden))  # before anything is built of a claimed size
     with torch.device("meta"):  # no time for random weights that are replaced at once
         model = CharRNN(tuple(tokens), n_hidden, n_layers, drop_prob, cell)
+    for name, weight in model.state_dict().items():
+        check(name, tuple(weight.shape))
     model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
     return model
-
-
-def _shapes(n_tokens: int, n_hidden: int, n_layers: int, cell: str) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight of a CharRNN of this size."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    gates = {"lstm": 4, "gru": 3, "rnn": 1}[cell] * n_hidden
-    for layer in range(n_layers):
-        shapes[f"lstm.weight_ih_l{layer}"] = (gates, n_hidden if layer else n_tokens)
-        shapes[f"lstm.weight_hh_l{layer}"] = (gates, n_hidden)
-        shapes[f"lstm.bias_ih_l{layer}"] = shapes[f"lstm.bias_hh_l{layer}"] = (gates,)
-    return shapes | {"fc.weight": (n_tokens, n_hidden), "fc.bias": (n_tokens,)}

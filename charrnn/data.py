@@ -2,7 +2,7 @@
 
 import codecs
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -119,13 +119,14 @@ def split_text(ids: Tensor, val_frac: float) -> tuple[Tensor, Tensor]:
 
 
 def get_batches(
-    int_words: Tensor, batch_size: int, seq_length: int
+    int_words: Tensor, batch_size: int, seq_length: int, order: Iterable[int] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs ``(x, y)`` of ``[batch_size, seq_length]`` ids; ``y`` is ``x`` one character later.
 
     The text is cut into ``batch_size`` rows of ``K * (seq_length + 1)`` characters and read in
     windows that overlap by one, so that each window's first input is the one before's last target:
-    a hidden state carried from batch to batch misses no character.
+    a hidden state carried from batch to batch misses no character. ``order``: which windows to
+    read, one after the other; None: all as they come.
 
     Raises UserError (at the call, not at the first batch) when the text is too short for one batch.
     """
@@ -138,6 +139,7 @@ def get_batches(
         )
     rows = int_words[: windows * shortest].view(batch_size, -1)
     starts = range(0, rows.shape[1] - seq_length, seq_length)
+    starts = starts if order is None else (i * seq_length for i in order)
     return ((rows[:, i : i + seq_length], rows[:, i + 1 : i + seq_length + 1]) for i in starts)
 
 

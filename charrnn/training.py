@@ -39,6 +39,8 @@ WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
 READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
 MOST_BAD = 20  # steps in a row that were not finite, before the run goes back
 SAMPLE_CHARS = 200
+LONG_ROW = 1 << 17  # characters; longer rows are not read from end to end, but in pieces
+PIECE = 64  # batches read on from one place of a long row
 
 
 @dataclass
@@ -82,6 +84,8 @@ class Run:
         get_batches(train_ids, *size)  # raises if too short
         self.steps_per_epoch = count_batches(len(train_ids), *size)
         self.train_ids = train_ids.to(self.device)  # a batch is a slice of it
+        is_long = len(train_ids) > LONG_ROW * settings.batch_size
+        self.piece = PIECE if is_long else self.steps_per_epoch
         self.rows = self.world.rows(settings.batch_size)
 
         torch.manual_seed(settings.seed)
@@ -207,9 +211,9 @@ def learn(run: Run, bar: tqdm, caught: list[int]) -> None:
     progress = run.progress
     began = time.perf_counter() - progress.seconds
     while run.fraction_done() < 1 and not caught:
-        if progress.step % run.steps_per_epoch == 0:
-            run.hidden = run.zeros  # row i's end is not row i + 1's beginning
         for x, y in batches(run):
+            if progress.step % run.steps_per_epoch % run.piece == 0:
+                run.hidden = run.zeros  # what was read before is not what comes before
             for group in run.optimizer.param_groups:
                 group["lr"] = learning_rate(run)
             loss, run.hidden = train_step(run, x, y, detach(run.hidden))
@@ -270,14 +274,18 @@ def learning_rate(run: Run) -> float:
 def batches(run: Run) -> Iterator[tuple[Tensor, Tensor]]:
     """This process's rows of the batches that are left of the epoch.
 
-    Later epochs than the first start anywhere that costs no batch, so that windows differ.
+    Later epochs than the first start anywhere that costs no batch, so that windows differ. Of a
+    long text a short run reads only a part: its pieces come in random order, the last one last.
     """
     epoch, read = divmod(run.progress.step, run.steps_per_epoch)
     rows, length = run.settings.batch_size, run.settings.seq_length
     spare = len(run.train_ids) % (rows * (length + 1)) if epoch else 0
     generator = torch.Generator().manual_seed(run.settings.seed + epoch)
     start = int(torch.randint(spare + 1, (), generator=generator))
-    left = islice(get_batches(run.train_ids[start:], rows, length), read, None)
+    whole, rest = divmod(run.steps_per_epoch, run.piece)
+    pieces = torch.randperm(whole, generator=generator).tolist() + [whole] * (rest > 0)
+    order = (i for p in pieces for i in range(run.steps_per_epoch)[p * run.piece :][: run.piece])
+    left = get_batches(run.train_ids[start:], rows, length, islice(order, read, None))
     return ((x[run.rows], y[run.rows]) for x, y in left)
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import unicodedata
 from itertools import islice
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import cyrillic
 from benchmarks.notebook_baseline import NotebookRNN, Windows, sample_ids, train_steps
+from charrnn import CharRNN, save_checkpoint
+from charrnn.corpus import load_corpus
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,21 +37,34 @@ def test_the_baseline_learns_and_samples() -> None:
 
 
 TINY = {
-    "training_speed": "--repeats 1 --seconds 0.01 --batch 4 8 --sizes 8x1 8x2",
-    "sampling_speed": "--repeats 1 --seconds 0.01 --sizes 8 --streams 1 3",
-    "memory": "--sizes 8x1",
-    "equal_time": "--repeats 1 --seconds 2 --data python-docs --n-hidden 8",
+    "training_speed": "--device cpu --repeats 1 --seconds 0.01 --batch 4 8 --sizes 8x1 8x2",
+    "sampling_speed": "--device cpu --repeats 1 --seconds 0.01 --sizes 8 --streams 1 3",
+    "memory": "--device cpu --sizes 8x1",
+    "equal_time": "--device cpu --repeats 1 --seconds 2 --data python-docs --n-hidden 8",
+    "start_up": "--repeats 1 --sizes 8",
+    "rounding": "--ckpt {ckpt} --data python-docs --chars 6400",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
-def test_each_script_prints_its_table(name: str) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--device", "cpu", *TINY[name].split()]
+def test_each_script_prints_its_table(name: str, tmp_path: Path) -> None:
+    ckpt = tmp_path / "rnn.net"
+    save_checkpoint(ckpt, CharRNN(load_corpus(["python-docs"]).vocabulary.tokens, 8, 1))
+    flags = TINY[name].format(ckpt=ckpt).split()
+    command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
     assert len(rows) >= 3 and len({row.count("|") for row in rows}) == 1
+
+
+def test_the_made_up_text_is_cyrillic_and_the_same_each_time() -> None:
+    made_up = cyrillic.text(20_000)
+    assert made_up == cyrillic.text(20_000) != cyrillic.text(20_000, seed=2)
+    letters = [char for char in made_up if char.isalpha()]
+    assert len(made_up) >= 20_000 and len(letters) > 10_000
+    assert all(unicodedata.name(char).startswith("CYRILLIC") for char in letters)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")

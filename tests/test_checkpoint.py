@@ -139,7 +139,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"n_hidden": -8}, "n_hidden"),
     ({"n_hidden": True}, "n_hidden"),
     ({"n_hidden": "8"}, "n_hidden"),
-    ({"n_hidden": 10**12}, "weight_ih_l0 has shape"),
+    ({"n_hidden": 10**12}, "fc.weight has shape"),
     ({"n_layers": 10**12}, "entries"),
     ({"n_layers": 0}, "n_layers"),
     ({"tokens": ("a", "a", "b", "c", "d")}, "tokens"),

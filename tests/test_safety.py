@@ -19,6 +19,7 @@ from charrnn import CharRNN, load_checkpoint, save_checkpoint
 from charrnn.checkpoint import load_dict, locked
 from charrnn.console import catch_signals, visible
 from charrnn.corpus import load_corpus
+from charrnn.data import get_batches
 from charrnn.errors import UserError
 from charrnn.model import detach
 from charrnn.settings import fill_in
@@ -76,9 +77,35 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
     monkeypatch.setattr("charrnn.training.train_step", step)
 
 
-def test_a_run_stopped_anywhere_ends_the_same(
+def test_a_long_text_is_read_in_pieces_and_all_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings, corpus = make_run(tmp_path, epochs=1)
+    whole = list(get_batches(Run(settings, corpus).train_ids, 4, 8))
+    monkeypatch.setattr("charrnn.training.LONG_ROW", 100)
+    monkeypatch.setattr("charrnn.training.PIECE", 5)
+    read: list[int] = []
+    anew: list[bool] = []
+
+    def step(run: Run, x: torch.Tensor, y: torch.Tensor, hidden: tuple) -> object:
+        read.extend(i for i, pair in enumerate(whole) if torch.equal(pair[0], x))
+        anew.append(not hidden[0].any())
+        return train_step(run, x, y, hidden)
+
+    monkeypatch.setattr("charrnn.training.train_step", step)
+    assert train(settings, corpus) == 0
+    assert sorted(read) == list(range(len(whole))) != read
+    for place in range(0, len(read), 5):
+        piece = read[place : place + 5]
+        assert piece == list(range(piece[0], piece[0] + len(piece))), "read on from there"
+    assert [i for i, zeros in enumerate(anew) if zeros] == list(range(0, len(read), 5))
+
+
+@pytest.mark.parametrize("long_row", [1 << 17, 100])
+def test_a_run_stopped_anywhere_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_row: int
+) -> None:
+    monkeypatch.setattr("charrnn.training.LONG_ROW", long_row)
     whole = tmp_path / "whole"
     assert train(*make_run(whole)) == 0
     net, log = (whole / "rnn.net").read_bytes(), log_of(whole)
