@@ -59,6 +59,11 @@ class World:
         self._talk(dist.all_gather, parts, rows)
         return torch.cat(parts, dim=1)
 
+    def close(self) -> None:
+        """Part from the others in order: at exit, a thread that still listens may abort."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
     def _talk(self, talk: Callable[..., object], *what: object) -> None:
         """Let all processes take part in an exchange, if there are several."""
         if self.size == 1:

@@ -194,6 +194,7 @@ def train(settings: Settings, corpus: Corpus, resumed: dict[str, Any] | None = N
             learn(run, bar, caught)
         if any(run.world.largest(run.trouble is not None, bool(caught))):
             save_run(run)
+    run.world.close()
     if run.trouble:
         raise UserError(f"the last save failed: {run.trouble}; older files were left as they were")
     best = run.progress.best

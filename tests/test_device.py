@@ -19,7 +19,7 @@ from charrnn.device import keep_freed_memory
 def faults():
     torch.ones(1 << 24)  # 64 MiB, 16,384 pages
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-before = [faults() for _ in range(3)][-1]  # by then the heap has room for it
+before = [faults() for _ in range(20)][-1]  # by then the heap has room for it
 print(faults() - before)
 """
 

@@ -70,13 +70,15 @@ def test_decoder_is_forward(n_hidden: int, n_layers: int, n_streams: int, cell: 
         torch.testing.assert_close(streams.hidden(), after, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("n_streams", [1, 5])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_decoder_with_rounded_weights_is_near(cell: str) -> None:
+def test_decoder_with_rounded_weights_is_near(cell: str, n_streams: int) -> None:
     model = make(n_hidden=32, n_layers=2, cell=cell)
-    ids = torch.randint(len(TOKENS), (5, 20))
+    ids = torch.randint(len(TOKENS), (n_streams, 20))
     with torch.no_grad():
-        expected = model(ids, model.init_hidden(5))[0].log_softmax(1).view(5, 20, -1)
-        streams = Streams(decoder := Decoder(model, torch.bfloat16, False), model.init_hidden(5))
+        logits, _ = model(ids, hidden := model.init_hidden(n_streams))
+        expected = logits.log_softmax(1).view(n_streams, 20, -1)
+        streams = Streams(decoder := Decoder(model, torch.bfloat16, n_streams == 1), hidden)
         logp = torch.stack([decoder.step(x, streams).log_softmax(1) for x in ids.T], dim=1)
     kl = F.kl_div(logp, expected, log_target=True, reduction="none").sum(2)
     assert 0 < kl.mean() < 1e-3
