@@ -60,7 +60,7 @@ class World:
         return torch.cat(parts, dim=1)
 
     def close(self) -> None:
-        """Part from the others in order: at exit, a thread that still listens may abort."""
+        """Leave the group, as torch asks of every process before it exits."""
         if self.size > 1:
             dist.destroy_process_group()
 
