@@ -138,8 +138,9 @@ def get_batches(
             f"one batch of {batch_size} x ({seq_length} + 1); lower --batch-size or --seq-length"
         )
     rows = int_words[: windows * shortest].view(batch_size, -1)
-    starts = range(0, rows.shape[1] - seq_length, seq_length)
-    starts = starts if order is None else (i * seq_length for i in order)
+    if order is None:
+        order = range(count_batches(len(int_words), batch_size, seq_length))
+    starts = (i * seq_length for i in order)
     return ((rows[:, i : i + seq_length], rows[:, i + 1 : i + seq_length + 1]) for i in starts)
 
 

@@ -32,7 +32,8 @@ def product_with(weight: Tensor, dtype: torch.dtype, one_stream: bool) -> Produc
             out.view(parts, -1).copy_(sums)
 
         return weighted_sum
-    return lambda x, out: torch.mm(x, weight.T, out=out)
+    columns = weight.T
+    return lambda x, out: torch.mm(x, columns, out=out)
 
 
 class Decoder:
