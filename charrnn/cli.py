@@ -1,78 +1,118 @@
-"""What the command lines share: checked numbers, and errors that are one line."""
+"""What the command lines share: a parser, checked numbers, and errors that are one line."""
 
 import argparse
+import difflib
+import functools
 import os
 import sys
 from collections.abc import Callable
-from math import inf, nan
+from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any, NoReturn
 
+from charrnn.console import Terminal, escape_control_chars
 from charrnn.errors import UserError
 
-Kind = str | tuple[str, ...] | Callable[[str], Any]
+Main = Callable[[list[str] | None], int | None]
+
+
+@dataclass(frozen=True)
+class Number:
+    """Which numbers a setting may have; both a flag's type and the check of a stored value."""
+
+    kind: type  # int or float
+    low: float = -inf
+    high: float = inf
+    exclusive_min: bool = False  # low itself is not allowed
+    exclusive_max: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        allowed = (int,) if self.kind is int else (int, float)
+        if type(value) not in allowed or not isfinite(value):
+            return False
+        above = value > self.low if self.exclusive_min else value >= self.low
+        return above and (value < self.high if self.exclusive_max else value <= self.high)
+
+    def __str__(self) -> str:
+        words = ["a whole number" if self.kind is int else "a number"]
+        if self.low > -inf:
+            words.append(f"{'above' if self.exclusive_min else 'at least'} {self.low}")
+        if self.high < inf:
+            high = f"{'below' if self.exclusive_max else 'at most'} {self.high}"
+            words.append(f"and {high}" if self.low > -inf else high)
+        return " ".join(words)
+
+    def __call__(self, text: str) -> float:
+        """An argparse type. Raises ArgumentTypeError for what is no such number."""
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = None
+        if value not in self:
+            raise argparse.ArgumentTypeError(f"{text!r:.40} is not {self}")
+        return value
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Adds each flag's default, where it has one that the help does not name already."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        named = "default" in text or action.default in (None, argparse.SUPPRESS, False)
+        return text if named else f"{text} (default: %(default)s)"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors; a flag is taken only when it is spelled out."""
+    """argparse whose errors are UserErrors; a flag is taken only when it is spelled out, with ``_``
+    for ``-`` too, and a near miss is answered with the flag that was meant."""
 
-    def __init__(self, description: str, **more: Any) -> None:
-        super().__init__(description=description, allow_abbrev=False, **more)
+    def __init__(self, description: str, prog: str | None = None, **more: Any) -> None:
+        spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+        if prog is None and spec is not None and spec.name.startswith("charrnn"):
+            prog = f"python -m {spec.name.removesuffix('.__main__')}"
+        more = {"allow_abbrev": False, "formatter_class": HelpFormatter} | more
+        super().__init__(prog, description=description, **more)
 
-    def flag(self, name: str, what: str, kind: Kind = "TEXT", default: Any = None) -> None:
-        """Add a flag; its help is ``what`` it does and the default, where there is one.
-
-        ``kind``: the choices, a function that converts, or what its text stands for in the help.
-        """
-        option = {str: "metavar", tuple: "choices"}.get(type(kind), "type")
-        more = {option: kind}
-        if default is not None:
-            more["default"] = default
-            what += f" (default: {default})"
-        self.add_argument(name, help=what, **more)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = sys.argv[1:] if args is None else args
+        spelled = []
+        for arg in args:
+            flag, equals, value = arg.partition("=")
+            hyphens = flag.replace("_", "-")
+            spelled.append(hyphens + equals + value if hyphens in self._option_string_actions else arg)
+        return super().parse_known_args(spelled, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists every flag)\n")
+        known, unknown = list(self._option_string_actions), message.rpartition(" ")[2]
+        if message.startswith("unrecognized") and (near := difflib.get_close_matches(unknown, known)):
+            message += f"; did you mean {near[0]}?"
+        raise UserError(f"{message} (--help lists every flag)")
 
 
-def number(
-    kind: type, low: float = 0, high: float = inf, above: bool = False, below: bool = False
-) -> Callable[[str], float]:
-    """An argparse type: a number from ``low`` (or strictly above) to ``high`` (or below)."""
-    noun = "a whole number" if kind is int else "a number"
-    bounds = f"{'above' if above else 'at least'} {low}"
-    if high < inf:
-        bounds += f" and {'below' if below else 'at most'} {high}"
+def command(main: Main) -> Main:
+    """Make ``main`` return an exit status: 2, and one line on stderr, for what a user can mend."""
 
-    def parse(text: str) -> float:
+    @functools.wraps(main)
+    def run(argv: list[str] | None = None) -> int:
         try:
-            value = kind(text)
-        except ValueError:
-            value = nan
-        at_end = (value == low and not above) or (value == high < inf and not below)
-        if low < value < high or at_end:
-            return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {bounds}")
+            status = main(argv) or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # the reader of our output left, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+        except KeyboardInterrupt:
+            return 130
+        except (UserError, OSError, MemoryError, RuntimeError) as error:
+            problem = str(error)
+            if not isinstance(error, (UserError, OSError)):
+                if not isinstance(error, MemoryError) and "memory" not in problem:
+                    raise
+                problem = "not enough memory; ask for a smaller model or batch, or fewer samples"
+            name = os.path.basename(sys.argv[0] if sys.argv else "")
+            line = escape_control_chars(problem.replace("\n", " "))
+            Terminal(sys.stderr).write(f"{name}: error: {line}\n")
+            return 2
 
-    return parse
-
-
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call ``main`` and leave: 2 and one line on stderr for what a user can mend."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a console may not know every character
-    try:
-        status = main()
-        sys.stdout.flush()
-        sys.exit(status)
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (UserError, OSError, MemoryError, RuntimeError) as error:
-        problem = str(error)
-        if not isinstance(error, (UserError, OSError)):
-            if not isinstance(error, MemoryError) and "memory" not in problem:
-                raise
-            problem = "not enough memory; ask for a smaller model or batch, or for fewer samples"
-        print(f"{os.path.basename(sys.argv[0])}: error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    return run

@@ -1,13 +1,17 @@
-"""What a run shows in the terminal, and the signals it receives there."""
+"""The terminal: what may be printed there, when it may be gone, and the signals it sends."""
 
 import signal
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-def visible(text: str) -> str:
+def escape_control_chars(text: str) -> str:
     """``text`` with control characters spelled out: a terminal would obey them."""
     return "".join(
         ascii(char)[1:-1] if unicodedata.category(char) == "Cc" and char not in "\n\t" else char
@@ -15,18 +19,45 @@ def visible(text: str) -> str:
     )
 
 
+class Terminal:
+    """A stream to print on that may be closed, full or left by its reader: that loses messages, not
+    the run. Characters that its encoding lacks are spelled out."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError, AttributeError):  # AttributeError: None, or replaced
+            encoding = getattr(self.stream, "encoding", None) or "utf-8"
+            self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)  # isatty, fileno and the like, where there are any
+
+
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """A list that receives SIGINT or SIGTERM once; a second one ends the process at once."""
+    """A list that receives SIGINT, SIGTERM or SIGHUP once; a second one ends the process at once.
+
+    Only the main thread can be told of signals; elsewhere the list stays empty.
+    """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
 
     def catch(number: int, _frame: object) -> None:
         caught.append(number)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        print("\nfinishing this step and saving; once more stops at once", file=sys.stderr)
+        for each in ENDING:
+            signal.signal(each, signal.SIG_DFL)
+        Terminal(sys.stderr).write("\nfinishing this step and saving; once more stops at once\n")
 
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, catch) for number in ENDING}
     try:
         yield caught
     finally:

@@ -1,0 +1,21 @@
+"""What must be so before torch is loaded; the package and both programs import this first."""
+
+import os
+import sys
+from types import TracebackType
+
+# two threads wait for each other many times a step; on a busy machine a bounded spin then costs
+# half of what endless spinning does, and on a quiet one nothing (benchmarks/README.md)
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def _interrupted(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, at)
+
+
+# torch takes a second to load: Ctrl-C meanwhile is a line, not a traceback; only in our programs
+if os.path.basename(sys.argv[0]) in ("train.py", "sample.py", "-m"):
+    sys.excepthook = _interrupted
