@@ -5,17 +5,18 @@ charrnn/: flags and presets in flags.py and settings.py, the text in corpus.py a
 in model.py, what is kept on disk in run_files.py.
 """
 
+import charrnn.start  # noqa: F401, before torch
+
+# isort: split
 import math
 import sys
 import time
 from typing import Any, NamedTuple
 
 import torch
-from charrnn.evaluation import evaluate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import charrnn.start  # noqa: F401  # isort: split  (before torch)
 from charrnn.budget import Budget, seconds_per_step
 from charrnn.checkpoint import load_checkpoint
 from charrnn.cli import command
@@ -24,6 +25,8 @@ from charrnn.corpus import load_corpus
 from charrnn.data import Batches, split_text
 from charrnn.device import keep_freed_memory, pick_device, pick_dtype
 from charrnn.distributed import Distributed
+from charrnn.errors import UserError
+from charrnn.evaluation import evaluate
 from charrnn.flags import parse_args
 from charrnn.generation import default_prime, encode_prime, sample
 from charrnn.model import CharRNN, Hidden, copy_weights, detach, map_hidden
@@ -94,7 +97,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         # settings and text
         saved = dist.from_main(files.load_resume) if resume else None
         source = load_checkpoint(given["init_from"]) if given.get("init_from") else None
-        given = resume_settings(saved, given) if saved else keep_size(given, source)
+        given = resume_settings(saved["settings"], given) if saved else keep_size(given, source)
         corpus = load_corpus(
             given.get("data"),
             given.get("min_count", 1),
@@ -191,15 +194,15 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         if progress.best == math.inf:  # stopped before the first evaluation: a model all the same
             files.save_model(model, evaluate(model, held_out, dtype), progress, interim=True)
         # the figure of the run: its best model on all of the held-out text, in float32
-        if dist.is_main and not files.save_error:
+        if dist.is_main and not files.save_errors:
             model, val_loss = load_checkpoint(files.net_path, device), None
             if not caught:
                 val_loss = evaluate(model, val_ids)
-                files.conclude(val_loss, len(val_ids))
+                files.conclude(val_loss, len(val_ids), batches)
         files.save(state)
         dist.close()
-        if files.save_error:
-            raise UserError(f"the last save failed: {files.save_error}; older files are whole")
+        for error in files.save_errors.values():
+            raise UserError(f"the last save failed: {error}; older files are whole")
         report.end(files, val_loss, progress)
     status = 128 + caught[0] if caught else 0
     return Trained(model.eval(), files.readable_log(), status)

@@ -73,9 +73,9 @@ def _check_archive(path: str | Path) -> None:
 
 
 def check_like(found: Any, expected: Any, where: str) -> None:
-    """Hold what a file holds against what this very run would save: the same keys, types, shapes and
-    dtypes, and finite numbers. A tensor of another size would be read and written out of bounds by
-    fused optimizers, which ask nothing.
+    """Hold what a file holds against what this very run would save: the same keys, types, shapes
+    and dtypes, and finite numbers. Fused optimizers ask nothing: they would read and write out of
+    the bounds of a tensor of another size.
 
     Raises UserError that names the first place that differs.
     """

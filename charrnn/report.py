@@ -16,10 +16,11 @@ from charrnn.settings import Settings
 from charrnn.train_state import Progress
 
 
-def minutes(seconds: float) -> str:
-    """``1 minute``, ``2.5 minutes``."""
-    number = f"{seconds / 60:.1f}".removesuffix(".0")
-    return f"{number} minute" + "s" * (number != "1")
+def duration(seconds: float) -> str:
+    """``30 seconds``, ``1 minute``, ``2.5 minutes``."""
+    unit, number = ("minute", seconds / 60) if seconds >= 55 else ("second", seconds)
+    text = f"{number:.1f}".removesuffix(".0")
+    return f"{text} {unit}" + "s" * (text != "1")
 
 
 class Reporter:
@@ -64,7 +65,7 @@ class Reporter:
     ) -> None:
         """What was chosen and how long it will take."""
         n_weights = sum(weight.numel() for weight in model.parameters())
-        lasts = [minutes(60 * settings.minutes)] if settings.minutes else []
+        lasts = [duration(60 * settings.minutes)] if settings.minutes else []
         if settings.epochs:
             lasts.append(f"{settings.epochs} epochs of {batches.per_epoch:,} steps")
         self.say(
@@ -75,7 +76,7 @@ class Reporter:
             f"{len(model.unique_tokens)} distinct",
             f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
             f"{settings.lr:g}, clip {settings.clip:g}, seed {settings.seed}",
-            f"{' or '.join(lasts)}: about {minutes(budget.seconds)} in all",
+            f"{' or '.join(lasts)}: about {duration(budget.seconds)} in all",
             *notes,
         )
 
@@ -106,7 +107,7 @@ class Reporter:
             f"\nstep {progress.step}, epoch {progress.step / batches.per_epoch:.2f}, "
             f"{progress.seconds:.0f} s: train {train_loss:.4f}, held out {val_loss:.4f} nats/char "
             f"({val_loss / math.log(2):.4f} bits)",
-            f"{text}\n",
+            text.rstrip("\n") + "\n",
         )
         guessing = math.log(len(model.unique_tokens))
         if val_loss > guessing > 0:

@@ -55,7 +55,7 @@ class RunFiles:
         self.about: dict[str, Any] = {}  # what the model's file and the log say of the run
         self.saved_with: dict[str, Any] = {}  # what the .resume holds besides the state
         self.log: list[bytes] = []  # its lines
-        self.save_error: str | None = None  # why the last save failed
+        self.save_errors: dict[Path, OSError] = {}  # of files whose last save failed
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -210,8 +210,8 @@ class RunFiles:
         """
         contents = {**self.saved_with, "state": state.state_dict()}
         if self.is_main:
-            self._try(self._write_log)
-            self._try(lambda: save_dict(self.resume_path, contents))
+            self._try(self.log_path, self._write_log)
+            self._try(self.resume_path, lambda: save_dict(self.resume_path, contents))
 
     def save_model(
         self, model: CharRNN, val_loss: float, progress: Progress, interim: bool = False
@@ -227,18 +227,20 @@ class RunFiles:
             "val_bpc": val_loss / math.log(2),
             "val_chars": 0 if interim else progress.val_chars,
         }
-        return not self.is_main or self._try(
-            lambda: save_checkpoint(self.net_path, model, **contents)
-        )
+        if not self.is_main:
+            return True
+        path = self.net_path
+        return self._try(path, lambda: save_checkpoint(path, model, **contents))
 
-    def conclude(self, val_loss: float, val_chars: int) -> None:
+    def conclude(self, val_loss: float, val_chars: int, batches: Batches) -> None:
         """Write the run's figure, that of the best model on all of the held-out text, beside the
         model and as the log's last line."""
         net = load_dict(self.net_path)
         figure = {"val_loss": val_loss, "val_bpc": val_loss / math.log(2), "val_chars": val_chars}
-        self._try(lambda: save_dict(self.net_path, net | figure))
+        self._try(self.net_path, lambda: save_dict(self.net_path, net | figure))
+        at = {"step": net["step"], "epoch": round(net["step"] / batches.per_epoch, 4)}
         last = self.readable_log()[-1]
-        self.log.append(_line({**last, "step": net["step"], **figure, "final": True}))
+        self.log.append(_line({**last, **at, "train_loss": None, **figure, "final": True}))
 
     def go_back(self, state: TrainState, lr: float) -> str:
         """Restore the state last saved, with half the learning rate; returns what to say.
@@ -266,16 +268,16 @@ class RunFiles:
         with atomic_file(self.log_path) as file:
             file.writelines(self.log)
 
-    def _try(self, write: Callable[[], None]) -> bool:
+    def _try(self, path: Path, write: Callable[[], None]) -> bool:
         try:
             write()
         except OSError as error:
-            if self.save_error is None:
+            if not self.save_errors:
                 line = f"could not save: {error}; the run goes on, and tries again\n"
                 Terminal(sys.stdout).write(line)
-            self.save_error = str(error)
+            self.save_errors[path] = error
             return False
-        self.save_error = None
+        self.save_errors.pop(path, None)
         return True
 
 
