@@ -77,10 +77,8 @@ class RunFiles:
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
         check_fields(Settings, saved["settings"], f"{where}, settings")
         settings = Settings(**saved["settings"])
-        ids = (saved["run"], saved["fingerprint"])
-        if not all(isinstance(text, str) and text.isalnum() for text in ids) or not (
-            settings.epochs or settings.minutes
-        ):
+        named = isinstance(saved["fingerprint"], str) and isinstance(saved["run"], str)
+        if not named or not (settings.epochs or settings.minutes):
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
         return saved | {"settings": settings, "tokens": check_tokens(saved["tokens"], where)}
 
