@@ -11,7 +11,7 @@ import charrnn.start  # noqa: F401, before torch
 import math
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,13 @@ from charrnn.corpus import load_corpus
 from charrnn.data import Batches, split_text
 from charrnn.device import keep_freed_memory, pick_device, pick_dtype
 from charrnn.distributed import Distributed
-from charrnn.errors import UserError
 from charrnn.evaluation import evaluate
 from charrnn.flags import parse_args
 from charrnn.generation import default_prime, encode_prime, sample
 from charrnn.model import CharRNN, Hidden, copy_weights, detach, map_hidden
 from charrnn.report import Reporter
-from charrnn.run_files import RunFiles
-from charrnn.settings import Settings, keep_size, resolve_settings, resume_settings
+from charrnn.run_files import RunFiles, Trained
+from charrnn.settings import Settings, new_settings, resolve_settings, resume_settings
 from charrnn.train_state import TrainState
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
@@ -65,8 +64,9 @@ def train_step(
     optimizer.zero_grad()
     scale = 1024 if dtype == torch.float16 else 1  # small gradients would become 0 in float16
     (loss * scale).backward()
-    for weight in model.parameters():
-        weight.grad /= scale
+    if scale != 1:
+        for weight in model.parameters():
+            weight.grad /= scale
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a rare steep place must not throw
     # a gradient that is not finite must change nothing: fused optimizers skip the step where
     # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
@@ -74,14 +74,6 @@ def train_step(
     optimizer.found_inf = bad.float()
     optimizer.step()
     return loss.detach(), bad, map_hidden(lambda h: h.where(~bad, 0), hidden)
-
-
-class Trained(NamedTuple):
-    """What a run leaves to whoever called it from Python."""
-
-    model: CharRNN  # the best by held-out loss, in evaluation mode
-    log: list[dict[str, Any]]  # the lines of the .jsonl
-    status: int  # 0 at the end; 128 + its number where a signal ended it, with all saved
 
 
 def train(resume: str | None = None, **given: Any) -> Trained:
@@ -97,14 +89,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         # settings and text
         saved = dist.from_main(files.load_resume) if resume else None
         source = load_checkpoint(given["init_from"]) if given.get("init_from") else None
-        given = resume_settings(saved["settings"], given) if saved else keep_size(given, source)
-        corpus = load_corpus(
-            given.get("data"),
-            given.get("min_count", 1),
-            given.get("encoding", "utf-8"),
-            saved["fingerprint"] if saved else None,
-        )
-        device = dist.place(pick_device(given.get("device", "auto")))
+        given = resume_settings(saved["settings"], given) if saved else new_settings(given, source)
+        fingerprint = saved["fingerprint"] if saved else None  # of the text that it must be
+        corpus = load_corpus(given["data"], given["min_count"], given["encoding"], fingerprint)
+        device = dist.place(pick_device(given["device"]))
         settings = resolve_settings(given, device.type != "cpu", len(corpus.ids))
         dtype = pick_dtype(settings.dtype, device)  # of the products; what is kept is float32
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
@@ -130,9 +118,8 @@ def train(resume: str | None = None, **given: Any) -> Trained:
             fused=True,  # obeys found_inf
         )
         zeros = model.init_hidden(rows.stop - rows.start)
-        budget = Budget(
-            settings, batches, len(val_ids), seconds_per_step(model, batches, zeros, dtype)
-        )
+        seconds = seconds_per_step(model, batches, zeros, dtype)
+        budget = Budget(settings, batches, len(val_ids), seconds)
         state = TrainState(model, optimizer, zeros, dist, rows, budget.val_chars)
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
@@ -141,20 +128,17 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
         notes = files.take_up(progress) if saved else files.begin()
-        report.header(
-            settings, model, batches, len(val_ids), dtype, budget, [*corpus.notes, *notes]
-        )
+        report.header(settings, model, batches, len(val_ids), dtype, budget)
+        report.say(*corpus.notes, *notes)
         files.save(state)
         if not dist.is_main:
             torch.manual_seed(settings.seed + dist.rank + progress.step)  # each drops other units
         held_out = val_ids[: progress.val_chars]  # what each evaluation reads
 
         # the loop
-        done = budget.fraction_done(progress)
-        lines = budget.lines_due(done)  # of the log
         began = time.perf_counter() - progress.seconds
         model.train()
-        while done < 1 and not caught:
+        while (done := budget.fraction_done(progress)) < 1 and not caught:
             x, y = (ids.to(device, torch.long, non_blocking=True) for ids in batches[progress.step])
             if not batches.continues(progress.step):
                 state.hidden = zeros  # what was read before is not what comes before
@@ -165,19 +149,17 @@ def train(resume: str | None = None, **given: Any) -> Trained:
             )
             state.count(loss, bad)
             progress.seconds = dist.agree(began, caught)  # on the time and on signals
-            done = budget.fraction_done(progress)
 
             if progress.step % READ_EVERY == 0:
                 report.progress(loss.item(), progress, batches, done)
                 if state.counters["bad_in_a_row"] >= MAX_BAD_STEPS:
                     report.say(files.go_back(state, settings.lr))
-                    done = budget.fraction_done(progress)
-                    lines = budget.lines_due(done)
                     continue
 
-            if (due := budget.lines_due(done)) > lines:
+            before, now = done, budget.fraction_done(progress)
+            if budget.line_due(before, now):
                 train_loss, val_loss = state.mean_loss(), None
-                if evaluating := budget.evaluation_due(lines, due):
+                if evaluating := budget.evaluation_due(before, now):
                     report.evaluating()
                     train_loss = state.mean_loss_since_evaluation()
                     val_loss = dist.from_main(lambda: evaluate(model, held_out, dtype))
@@ -189,23 +171,21 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     generator = torch.Generator(device).manual_seed(settings.seed)
                     text = sample(model, 200, prime, top_k=5, generator=generator)
                     report.evaluation(model, progress, batches, train_loss, val_loss, text)
-                lines = due
 
+        # the end: the figure is that of the best model, on all of the held-out text, in float32
         if progress.best == math.inf:  # stopped before the first evaluation: a model all the same
             files.save_model(model, evaluate(model, held_out, dtype), progress, interim=True)
-        # the figure of the run: its best model on all of the held-out text, in float32
+        val_loss = None
         if dist.is_main and not files.save_errors:
-            model, val_loss = load_checkpoint(files.net_path, device), None
+            model = load_checkpoint(files.net_path, device)
             if not caught:
                 val_loss = evaluate(model, val_ids)
                 files.conclude(val_loss, len(val_ids), batches)
         files.save(state)
         dist.close()
-        for error in files.save_errors.values():
-            raise UserError(f"the last save failed: {error}; older files are whole")
+        files.require_saved()
         report.end(files, val_loss, progress)
-    status = 128 + caught[0] if caught else 0
-    return Trained(model.eval(), files.readable_log(), status)
+    return Trained(model.eval(), files.readable_log(), 128 + caught[0] if caught else 0)
 
 
 @command

@@ -61,7 +61,6 @@ class Reporter:
         n_held_out: int,
         dtype: torch.dtype,
         budget: Budget,
-        notes: list[str],
     ) -> None:
         """What was chosen and how long it will take."""
         n_weights = sum(weight.numel() for weight in model.parameters())
@@ -77,7 +76,6 @@ class Reporter:
             f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
             f"{settings.lr:g}, clip {settings.clip:g}, seed {settings.seed}",
             f"{' or '.join(lasts)}: about {duration(budget.seconds)} in all",
-            *notes,
         )
 
     def progress(self, loss: float, progress: Progress, batches: Batches, done: float) -> None:

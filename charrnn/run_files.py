@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,6 +26,14 @@ from charrnn.train_state import Progress, TrainState
 
 OF_THE_MACHINE = ("data", "ckpt", "init_from", "device", "prime")  # what decides no number
 LOSS = Number(float, 0)
+
+
+class Trained(NamedTuple):
+    """What a run leaves to whoever called it from Python."""
+
+    model: CharRNN  # the best by held-out loss, in evaluation mode
+    log: list[dict[str, Any]]  # the lines of the .jsonl
+    status: int  # 0 at the end; 128 + its number where a signal ended it, with all saved
 
 
 class RunFiles:
@@ -261,6 +269,11 @@ class RunFiles:
             f"{bad} steps in a row gave no finite gradient: back to step {progress.step}, with "
             f"{scale:g} of the learning rate"
         )
+
+    def require_saved(self) -> None:
+        """Raises UserError where the last save failed."""
+        for error in self.save_errors.values():
+            raise UserError(f"the last save failed: {error}; older files are whole")
 
     def _write_log(self) -> None:
         with atomic_file(self.log_path) as file:

@@ -136,14 +136,20 @@ def resume_settings(saved: Settings, given: dict[str, Any]) -> dict[str, Any]:
     return one_budget(asdict(saved), given)
 
 
-def keep_size(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any]:
-    """``given`` with the size of the model to start from. Raises UserError for another size."""
-    if source is None:
-        return given
-    kept = {name: getattr(source, name) for name in ("n_hidden", "n_layers", "cell")}
+def new_settings(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any]:
+    """``given`` and the defaults that no preset decides; of the size of the model to start from.
+
+    Raises UserError for another size than that.
+    """
+    kept = {}
+    if source is not None:
+        kept = {name: getattr(source, name) for name in ("n_hidden", "n_layers", "cell")}
     others = {name for name in kept if given.get(name, kept[name]) != kept[name]}
     reject_flags(others, "--init-from keeps the model's")
-    return given | kept
+    defaults = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
+    if isinstance(given.get("data"), str):
+        given = given | {"data": [given["data"]]}
+    return defaults | given | kept
 
 
 def reject_flags(names: Iterable[str], why: str) -> None:
@@ -154,11 +160,11 @@ def reject_flags(names: Iterable[str], why: str) -> None:
 
 
 def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settings:
-    """Settings from the flags given and the preset for the others; a flag always wins.
+    """Settings from what ``new_settings`` or ``resume_settings`` gave, and the preset for the rest.
 
-    ``n_chars``: of the whole text. One budget given (epochs or minutes) replaces the preset's.
+    ``n_chars``: of the whole text. Raises UserError for a value that no run could have.
     """
-    preset = given.get("preset", "auto")
+    preset = given["preset"]
     if preset == "auto":
         preset = "accelerator" if on_accelerator else "laptop"
     chosen = {"notebook": NOTEBOOK, "laptop": LAPTOP, "accelerator": ACCELERATOR}[preset]
@@ -167,9 +173,10 @@ def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) 
     if preset == "laptop":
         chosen = laptop_defaults(chosen, n_chars) | chosen
     chosen["preset"] = preset
-    values = {f.name: f.default for f in fields(Settings) if f.default is not MISSING} | chosen
-    check_fields(Settings, values, "settings")
-    return Settings(**values)
+    check_fields(Settings, chosen, "settings")
+    if not (chosen["epochs"] or chosen["minutes"]):
+        raise UserError("settings: neither epochs nor minutes; give one of them")
+    return Settings(**chosen)
 
 
 def laptop_defaults(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
