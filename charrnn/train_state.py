@@ -113,9 +113,10 @@ class TrainState:
             expected.pop(name)
         check_like({k: v for k, v in saved.items() if k != "progress"}, expected, where)
         try:
-            torch.set_rng_state(saved["rng"])
-            if self.device.type == "cuda" and isinstance(cuda_rng, Tensor) and len(cuda_rng):
-                torch.cuda.set_rng_state(cuda_rng, self.device)
+            if self.dist.is_main:  # whose it is; the others have their own
+                torch.set_rng_state(saved["rng"])
+                if self.device.type == "cuda" and isinstance(cuda_rng, Tensor) and len(cuda_rng):
+                    torch.cuda.set_rng_state(cuda_rng, self.device)
         except (RuntimeError, TypeError):
             raise UserError(f"{where}, rng: no state of random numbers") from None
         for name, number in saved["progress"].items():
@@ -123,7 +124,8 @@ class TrainState:
         self.model.load_state_dict(saved["model"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": saved["optimizer"], "param_groups": groups})
-        self.hidden = map_hidden(lambda h: h[:, self.mine].to(self.device), saved["hidden"])
+        mine = map_hidden(lambda h: h[:, self.mine].contiguous(), saved["hidden"])  # for cuDNN
+        self.hidden = map_hidden(lambda h: h.to(self.device), mine)
         self.counters = {name: saved["counters"][name].to(self.device) for name in COUNTERS}
 
 
