@@ -3,10 +3,11 @@
 import hashlib
 import json
 import math
+import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from charrnn.console import Terminal
 from charrnn.corpus import Corpus
 from charrnn.data import Batches
 from charrnn.errors import UserError
-from charrnn.files import atomic_file, check_output, locked, set_aside
+from charrnn.files import RUN_SUFFIXES, atomic_file, check_output, locked, set_aside
 from charrnn.model import CharRNN
 from charrnn.settings import Settings, check_fields
 from charrnn.train_state import Progress, TrainState
@@ -56,7 +57,7 @@ class RunFiles:
             raise UserError(f"--ckpt {ckpt}: that name is for the run's own files; use .net")
         self.is_main = is_main
         name = ckpt.removesuffix(".net")
-        self.lock_path, self.net_path = Path(name), Path(ckpt)
+        self.net_path = Path(ckpt)
         self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
         self.paths = [self.net_path, self.resume_path, self.log_path]
         self.inputs: list[Path] = []  # files that the run reads
@@ -67,12 +68,17 @@ class RunFiles:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs from these names; one process locks for all of this run."""
-        if not self.is_main:
-            yield
-            return
-        self.net_path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.lock_path):
+        """Keep other runs from these names, and from files that they are links to; one process
+        locks for all of this run."""
+        with ExitStack() as locks:
+            if self.is_main:
+                self.net_path.parent.mkdir(parents=True, exist_ok=True)
+                real = (Path(os.path.realpath(path)) for path in self.paths)
+                names = {
+                    path.with_suffix("") if path.suffix in RUN_SUFFIXES else path for path in real
+                }
+                for name in sorted(names):
+                    locks.enter_context(locked(name))
             yield
 
     def load_resume(self) -> dict[str, Any]:
@@ -184,7 +190,7 @@ class RunFiles:
         self,
         progress: Progress,
         batches: Batches,
-        optimizer: torch.optim.Optimizer,
+        lr: float,
         train_loss: float | None,
         val_loss: float | None = None,
     ) -> None:
@@ -198,7 +204,7 @@ class RunFiles:
             "val_loss": val_loss,
             "val_bpc": None if val_loss is None else val_loss / math.log(2),
             "chars_per_second": round(chars / max(progress.seconds, 1e-9)),
-            "lr": optimizer.param_groups[0]["lr"],
+            "lr": lr,
             "chars": chars,
             "skipped": progress.skipped,
             "val_chars": None if val_loss is None else progress.val_chars,

@@ -62,7 +62,9 @@ class Settings:
     seq_length: int = one_of(COUNT)  # characters between two detachments of the hidden state
     lr: float = one_of(POSITIVE)  # the peak
     clip: float = one_of(POSITIVE, 1.0)  # largest gradient norm
-    cosine: bool = one_of((True, False))  # warm-up, then a cosine to zero; else constant
+    decay: bool = one_of((True, False))  # of the learning rate, to zero; else it is constant
+    muon_lr: float | None = one_of(POSITIVE, optional=True)  # of hidden matrices; None: as the rest
+    muon_every: int = one_of(COUNT)  # steps for which Muon keeps a direction
     beta2: float = one_of(BELOW_1)
     weight_decay: float = one_of(Number(float, 0, 1e9))
     # either may be None, not both: the first to end ends the run
@@ -100,7 +102,9 @@ NOTEBOOK: dict[str, Any] = {
     "batch_size": 128,
     "seq_length": 256,
     "lr": 1e-3,
-    "cosine": False,
+    "decay": False,
+    "muon_lr": None,
+    "muon_every": 1,
     "beta2": 0.999,
     "weight_decay": 0.0,
 }
@@ -109,7 +113,8 @@ ACCELERATOR = NOTEBOOK | {
     "batch_size": 64,
     "seq_length": 128,
     "lr": 2e-3,
-    "cosine": True,
+    "decay": True,
+    "muon_lr": 0.01,
     "beta2": 0.99,
     "weight_decay": 0.01,
 }
@@ -117,7 +122,9 @@ ACCELERATOR = NOTEBOOK | {
 LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
-    "cosine": True,
+    "decay": True,
+    "muon_lr": 0.01,
+    "muon_every": 4,
     "beta2": 0.99,
     "weight_decay": 0.0,
 }

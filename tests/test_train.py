@@ -217,20 +217,20 @@ def test_a_file_made_read_only_is_not_replaced(
 def test_a_bad_step_changes_nothing(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = CharRNN(tuple("abcd"), 8, 2, 0.0)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizers = [torch.optim.AdamW(model.parameters(), fused=True)]
     x = torch.randint(4, (4, 8))
     zeros = model.init_hidden(4)
     options = (1.0, torch.float32)
-    train.train_step(model, optimizer, x, x, zeros, *options)
+    train.train_step(model, optimizers, x, x, zeros, *options)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    moments = [s["exp_avg"].clone() for s in optimizer.state_dict()["state"].values()]
+    moments = [s["exp_avg"].clone() for s in optimizers[0].state_dict()["state"].values()]
     h, c = zeros
-    _, bad, hidden = train.train_step(model, optimizer, x, x, (h + float("nan"), c), *options)
+    _, bad, hidden = train.train_step(model, optimizers, x, x, (h + float("nan"), c), *options)
     assert bad and all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    after = [s["exp_avg"] for s in optimizer.state_dict()["state"].values()]
+    after = [s["exp_avg"] for s in optimizers[0].state_dict()["state"].values()]
     assert all(torch.equal(one, two) for one, two in zip(moments, after, strict=True))
     assert all(bool((part == 0).all()) for part in hidden)
-    _, bad, _ = train.train_step(model, optimizer, x, x, detach(hidden), *options)
+    _, bad, _ = train.train_step(model, optimizers, x, x, detach(hidden), *options)
     assert not bad and not torch.equal(before["fc.weight"], model.fc.weight)
 
 
