@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import random
 import resource
 import shutil
@@ -17,7 +16,7 @@ import torch
 
 from charrnn import CharRNN, load_checkpoint, save_checkpoint
 from charrnn.checkpoint import load_dict, locked
-from charrnn.console import catch_signals, visible
+from charrnn.console import catch_signals
 from charrnn.corpus import load_corpus
 from charrnn.data import get_batches
 from charrnn.errors import UserError
@@ -233,16 +232,6 @@ def test_a_full_disk_keeps_the_old_files_and_is_tried_again(
     assert (tmp_path / "rnn.net").read_bytes() == before["rnn.net"]
 
 
-def test_a_full_disk_ends_sampling_with_one_line(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "rnn.net", CharRNN(tuple("\nab"), 4, 1))
-    command = [sys.executable, str(ROOT / "sample.py"), "--out", "a.txt", "--device", "cpu"]
-    result = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=lambda: limit_files(100)
-    )
-    assert result.returncode == 2 and "File too large" in result.stderr
-    assert result.stderr.count("\n") == 1 and not (tmp_path / "a.txt").exists()
-
-
 def test_a_file_made_read_only_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,17 +348,3 @@ def test_fine_tuning_keeps_what_was_learned(tmp_path: Path, capsys: pytest.Captu
     assert torch.equal(run.model.fc.weight[known], source.fc.weight)
     assert torch.equal(run.model.lstm.weight_ih_l0[:, known], source.lstm.weight_ih_l0)
     assert torch.equal(run.model.lstm.weight_hh_l1, source.lstm.weight_hh_l1)
-
-
-def test_control_characters_are_spelled_out_to_a_terminal(tmp_path: Path) -> None:
-    assert visible("a\x1b[2J\x9b\x7f\r\n\té") == "a\\x1b[2J\\x9b\\x7f\\r\n\té"
-    save_checkpoint(tmp_path / "rnn.net", CharRNN(("\x1b", "\x07"), 4, 1))
-    command = [sys.executable, str(ROOT / "sample.py"), "--size", "20", "--device", "cpu"]
-    plain = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
-    assert b"\x1b" in plain
-    master, slave = pty.openpty()
-    subprocess.run(command, cwd=tmp_path, stdout=slave, check=True)
-    os.close(slave)
-    shown = os.read(master, 10_000)
-    os.close(master)
-    assert b"\x1b" not in shown and b"\\x1b" in shown
