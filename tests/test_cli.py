@@ -1,4 +1,4 @@
-"""train.py, sample.py and charrnn.evaluate as a user types them."""
+"""train.py and charrnn.evaluate as a user types them."""
 
 import json
 import os
@@ -12,7 +12,6 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "her", "red", "hat.\n")
-GREEDY = ["--temperature", "0", "--dtype", "float32", "--device", "cpu"]
 SMALL = ["--n-hidden", "16", "--batch-size", "4", "--seq-length", "16", "--device", "cpu"]
 
 
@@ -52,38 +51,6 @@ def test_a_run_leaves_model_log_and_resume(trained: Path) -> None:
     assert json.loads(result.stdout)["loss"] == pytest.approx(best, abs=5e-4)
 
 
-def test_sample_prints_only_the_text(trained: Path) -> None:
-    command = ["sample.py", "--prime", "the cat", "--size", "50", "--seed", "1", "--device", "cpu"]
-    result = run(trained, *command)
-    assert result.stdout.startswith("the cat") and len(result.stdout) == 7 + 50 + 1
-    assert run(trained, *command).stdout == result.stdout
-    assert run(trained, *command, "--out", "out.txt").stdout == ""
-    assert (trained / "out.txt").read_text() == result.stdout
-    several = run(trained, *command, "--num-samples", "3").stdout
-    assert several.count("the cat") >= 3 and len(several) == 3 * 58 + 2
-
-
-def test_interactive_remembers_and_takes_commands(trained: Path) -> None:
-    errors: list[str] = []
-
-    def talk(*lines: str) -> str:
-        flags = ["--interactive", "--size", "30", *GREEDY]
-        result = run(trained, "sample.py", *flags, given="\n".join(lines))
-        assert result.returncode == 0, result.stderr
-        errors.append(result.stderr)
-        return result.stdout
-
-    one, both = talk("the cat"), talk("the cat", "the cat")
-    assert one.startswith("the cat") and len(one) == 7 + 30 + 1
-    assert both.startswith(one) and both[len(one) :].startswith("the cat")
-    assert talk("the cat", ":reset", "the cat") == one + one
-    assert talk("the Q", "", ":temp hot", ":help", ":temp 0", "the cat") == one
-    assert "'Q'" in errors[-1] and "'hot' is not a number" in errors[-1]
-    prime = one[:-1] + "the cat"  # the state goes on as if all had been one prime
-    whole = run(trained, "sample.py", "--prime", prime, "--size", "30", *GREEDY).stdout
-    assert whole == one[:-1] + both[len(one) :]
-
-
 def test_same_seed_same_bytes(trained: Path, tmp_path: Path) -> None:
     for name in ("one.net", "two.net"):
         data = str(trained / "a.txt")
@@ -120,14 +87,6 @@ BAD = [
     (["train.py", "--data", "a.txt", "--val-frac", "1e-9"], "--val-frac"),
     (["train.py", "--resume", "rnn.net"], "--resume"),
     (["train.py", "--resume", "rnn.resume", "--lr", "1"], "leave --lr out"),
-    (["sample.py", "--ckpt", "a.txt"], "not a checkpoint"),
-    (["sample.py", "--ckpt", "missing.net"], "no such file"),
-    (["sample.py", "--prime", "Q"], "'Q'"),
-    (["sample.py", "--prime", ""], "--prime"),
-    (["sample.py", "--top-p", "0"], "--top-p"),
-    (["sample.py", "--temperature", "-1"], "--temperature"),
-    (["sample.py", "--size", "ten"], "--size"),
-    (["sample.py", "--out", "no/where.txt"], "cannot be written"),
     (["charrnn.evaluate", "--data", "missing.txt"], "no such file"),
 ]
 
