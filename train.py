@@ -99,7 +99,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
-        train_ids, val_ids = split_text(corpus.encode_with(tokens), settings.val_frac)
+        ids, newline = corpus.encode_with(tokens), None
+        if settings.val_split == "lines" and "\n" in tokens:
+            newline = tokens.index("\n")
+        train_ids, val_ids = split_text(ids, settings.val_frac, newline, settings.seed)
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
 
@@ -124,7 +127,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
         notes = files.take_up(progress) if saved else files.begin()
-        report.header(settings, model, batches, len(val_ids), dtype, budget)
+        report.header(settings, model, batches, val_ids, dtype, budget, progress)
         report.say(*corpus.notes, *notes)
         files.save(state)
         if not dist.is_main:
@@ -160,8 +163,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     report.evaluating()
                     train_loss = state.mean_loss_since_evaluation()
                     val_loss = dist.from_main(lambda: evaluate(model, held_out, dtype))
-                    if val_loss < progress.best and files.save_model(model, val_loss, progress):
-                        progress.best = val_loss
+                    files.keep_if_best(model, val_loss, progress)
                 files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
                     files.save(state)
@@ -173,7 +175,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         if progress.best == float(
             "inf"
         ):  # stopped before the first evaluation: a model all the same
-            files.save_model(model, evaluate(model, held_out, dtype), progress, interim=True)
+            files.save_model(model, evaluate(model, held_out, dtype), 0, progress.step)
         val_loss = None
         if dist.is_main and not files.save_errors:
             model = load_checkpoint(files.net_path, device)

@@ -17,7 +17,16 @@ POSITIVE = Number(float, 0, 1e9, exclusive_min=True)
 BELOW_1 = Number(float, 0, 1, exclusive_max=True)
 BETWEEN_0_AND_1 = Number(float, 0, 1, exclusive_min=True, exclusive_max=True)
 
-CHANGEABLE = ("data", "device", "dtype", "epochs", "minutes", "prime")  # when a run goes on
+CHANGEABLE = (
+    "data",
+    "device",
+    "dtype",
+    "epochs",
+    "minutes",
+    "patience",
+    "prime",
+    "tensorboard",
+)  # when a run goes on
 
 
 class AnyText:
@@ -47,7 +56,10 @@ class Settings:
     encoding: str = one_of(AnyText(), "utf-8")
     min_count: int = one_of(COUNT, 1)
     val_frac: float = one_of(BETWEEN_0_AND_1)
+    val_split: str = one_of(("end", "lines"), "end")
     ckpt: str = one_of(AnyText(), "rnn.net")
+    keep: str = one_of(("best", "all"), "best")
+    tensorboard: str | None = one_of(AnyText(), None, optional=True)
     init_from: str | None = one_of(AnyText(), None, optional=True)
     preset: str = one_of(PRESETS, "auto")
     device: str = one_of(AnyText(), "auto")
@@ -70,6 +82,7 @@ class Settings:
     # either may be None, not both: the first to end ends the run
     epochs: int | None = one_of(COUNT, optional=True)
     minutes: float | None = one_of(POSITIVE, optional=True)
+    patience: int | None = one_of(COUNT, None, optional=True)  # evaluations without a better one
 
 
 def check_fields(kind: type, values: Any, where: str) -> None:

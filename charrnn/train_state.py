@@ -33,6 +33,7 @@ class Progress:
     seconds: float = one_of(Number(float, 0, 1e10), 0.0)  # spent, over all resumes
     lr_scale: float = one_of(Number(float, 0, 1, exclusive_min=True), 1.0)  # halved after bad steps
     best: float = one_of(LossOrInf(), math.inf)  # lowest held-out loss, nats per character
+    worse_in_a_row: int = one_of(Number(int, 0), 0)  # evaluations since the best one
     loss_sum: float = one_of(Number(float), 0.0)  # of the steps since the last evaluation
     loss_steps: int = one_of(Number(int, 0), 0)  # how many those are
     skipped: int = one_of(Number(int, 0), 0)  # how many more had no finite gradient

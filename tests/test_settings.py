@@ -120,7 +120,9 @@ def test_numbers() -> None:
 
 def test_every_flag_is_in_the_help_and_in_the_readme_with_the_same_words() -> None:
     shown = " ".join(make_parser().format_help().split())
-    rows = dict(re.findall(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \|", README.read_text(), re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \|", README.read_text(), re.MULTILINE)
+    )
     for name, flag in FLAGS.items():
         flag_name = name.replace("_", "-")
         assert " ".join(flag.help.split()) in shown, name
@@ -132,5 +134,5 @@ def test_near_misses_are_understood_or_answered() -> None:
     assert parse_args(["my.txt"]) == {"data": ["my.txt"]}
     with pytest.raises(UserError, match="did you mean --epochs"):
         parse_args(["--epoch", "3"])
-    with pytest.raises(UserError, match="leave|unrecognized"):
+    with pytest.raises(UserError, match="unrecognized"):
         parse_args(["my.txt", "--data", "other.txt"])
