@@ -154,7 +154,8 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
         svg += evaluations(run, axis, xs, y_of, high)
         names += name_at_end(run, axis, x_of, y_of, labels, (top, bottom), right)
     label = escape(f"Losses of {len(runs)} runs over {unit_name}")
-    return f'<svg viewBox="0 0 {width} {foot + 44}" role="img" aria-label="{label}">\n{svg}{names}</svg>\n'
+    box = f'viewBox="0 0 {width} {foot + 44}" role="img" aria-label="{label}"'
+    return f"<svg {box}>\n{svg}{names}</svg>\n"
 
 
 def outliers(

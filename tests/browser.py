@@ -1,4 +1,4 @@
-"""A headless Chromium that tests drive over a pipe (Chrome DevTools Protocol), without a library."""
+"""A headless Chromium that tests drive over a pipe (Chrome DevTools Protocol)."""
 
 import base64
 import json
@@ -123,7 +123,7 @@ class Browser:
         self.send("Input.dispatchKeyEvent", type="keyUp", **options)
 
     def click(self, selector: str) -> None:
-        """Click (or tap, on a phone) in the middle of the first such element, scrolled into view."""
+        """Click in the middle of the first such element, scrolled into view."""
         where = f"""(() => {{ const e = document.querySelector({json.dumps(selector)});
             e.scrollIntoView({{block: 'center', behavior: 'instant'}});
             const r = e.getClientRects()[0];
