@@ -1,153 +1,72 @@
 """State -> text."""
 
 import math
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from itertools import islice
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn.data import Vocabulary
+from charrnn.data import UNKNOWN, Vocabulary
 from charrnn.errors import UserError
-from charrnn.model import CharRNN, Hidden, of_each
+from charrnn.model import CharRNN, Hidden, eval_mode, map_hidden
 
-Product = Callable[[Tensor, Tensor], object]  # x [N, K], out [N, rows]: out = x @ weight.T
-
-
-def product_with(weight: Tensor, dtype: torch.dtype, one_stream: bool) -> Product:
-    """The fastest way known to multiply by ``weight`` ``[rows, K]``, rounded to ``dtype``."""
-    weight = weight.to(dtype)
-    if one_stream and weight.is_cpu and torch.backends.mkl.is_available():
-        # matrix products read a matrix slowly for a single vector, an embedding bag as fast as
-        # memory allows: x @ weight.T is the sum of the columns of weight, each times a number of x
-        parts = math.gcd(16, len(weight))  # rows are cut so that every core has some
-        columns = torch.cat([part.T for part in weight.chunk(parts)])  # [parts * K, rows / parts]
-        bags = torch.arange(len(columns)).view(parts, -1)
-
-        def weighted_sum(x: Tensor, out: Tensor) -> None:
-            numbers = x.expand(parts, -1)
-            sums = F.embedding_bag(bags, columns, mode="sum", per_sample_weights=numbers)
-            out.view(parts, -1).copy_(sums)
-
-        return weighted_sum
-    columns = weight.T
-    return lambda x, out: torch.mm(x, columns, out=out)
+MOST_NUMBERS = 1 << 20  # of one-hot input at a time, when a prime is read
+NAMED = 5  # characters that an error names
 
 
-class Decoder:
-    """A CharRNN's weights laid out to read one character at a time, in any number of streams.
+def known_form(model: CharRNN, text: str, name: str = "prime") -> str:
+    """``text`` in characters that the model knows: as it is, else composed (NFC) or decomposed
+    (NFD, Unicode Standard Annex 15), which look the same.
 
-    One step costs one product per layer: the input product of layer 0 is a row of a table (a
-    one-hot row times W is a column of W, biases folded in), the layers above multiply [below, h]
-    by [W_ih | W_hh]. Logits equal CharRNN.forward's in evaluation mode; with dtype bfloat16 only
-    weights and h are rounded, the cell state c stays float32.
+    Raises UserError, which calls the text ``name``: it is empty, or has characters never seen.
     """
-
-    def __init__(self, model: CharRNN, dtype: torch.dtype, one_stream: bool) -> None:
-        self.cell, self.dtype = model.cell, dtype
-        weights = {name: w.detach() for name, w in model.lstm.named_parameters()}
-        self.products: list[Product] = []
-        self.biases: list[Tensor] = []
-        for layer in range(model.n_layers):
-            of_x = _gates(model.cell, weights[f"weight_ih_l{layer}"], recurrent=False)
-            of_h = _gates(model.cell, weights[f"weight_hh_l{layer}"], recurrent=True)
-            bias = _gates(model.cell, weights[f"bias_ih_l{layer}"], recurrent=False)
-            bias = bias + _gates(model.cell, weights[f"bias_hh_l{layer}"], recurrent=True)
-            if layer == 0:
-                self.table = (of_x.T + bias).contiguous()
-            both = torch.cat((of_x, of_h), dim=1) if layer else of_h
-            self.products.append(product_with(both, dtype, one_stream))
-            self.biases.append(bias)
-        self.fc_weight, self.fc_bias = model.fc.weight.detach().T, model.fc.bias.detach()
-
-    def step(self, ids: Tensor, streams: "Streams") -> Tensor:
-        """Read one character per stream, ``[N]`` ids; return the next one's logits ``[N, V]``.
-
-        State and logits are overwritten in place; one stream on a CPU allocates its sums, some KB.
-        """
-        base = torch.index_select(self.table, 0, ids, out=streams.first)
-        h = streams.h
-        for layer, (x, from_below, own, kept) in enumerate(streams.layers):
-            if layer:
-                from_below.copy_(h)
-                base = self.biases[layer]
-            self.products[layer](x, streams.product)
-            torch.add(base, streams.product, out=streams.gates)
-            h = self.update(streams, kept)
-            own.copy_(h)
-        return torch.addmm(self.fc_bias, h, self.fc_weight, out=streams.logits)
-
-    def update(self, streams: "Streams", kept: Tensor) -> Tensor:
-        """A layer's new h from ``streams.gates``; ``kept`` (c of an LSTM, else h) moves in place.
-
-        LSTM: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; GRU: Cho
-        et al. 2014 as nn.GRU has it; RNN: Elman 1990.
-        """
-        if self.cell == "rnn":
-            return torch.tanh(streams.gates, out=kept)
-        streams.squashed.sigmoid_()
-        if self.cell == "gru":
-            r, z, n_of_x, n_of_h = streams.parts
-            return torch.lerp(n_of_x.addcmul_(r, n_of_h).tanh_(), kept, z, out=kept)
-        i, f, o, g = streams.parts
-        kept.mul_(f).addcmul_(i, g.tanh_())
-        return torch.tanh(kept, out=streams.h).mul_(o)
+    if not text:
+        raise UserError(f"{name} is empty; give at least one character")
+    for form in (None, "NFC", "NFD"):
+        same = unicodedata.normalize(form, text) if form else text
+        if model.char2int.keys() >= set(same):
+            return same
+    if UNKNOWN in model.char2int:  # stands for all others
+        return text
+    strange = [char for char in dict.fromkeys(text) if char not in model.char2int]
+    names = [f"'{c}' (U+{ord(c):04X} {unicodedata.name(c, 'without a name')})" for c in strange]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    raise UserError(f"{name}: the model never saw {', '.join(names[:NAMED])}{more}; leave them out")
 
 
-def _gates(cell: str, weight: Tensor, recurrent: bool) -> Tensor:
-    """The rows of a weight or bias in the order ``Decoder.update`` wants them."""
-    if cell == "rnn":
-        return weight
-    if cell == "gru":  # the new gate needs its two products apart: r, z, n of x, n of h
-        r, z, n = weight.chunk(3)
-        nothing = torch.zeros_like(n)
-        return torch.cat((r, z, nothing, n) if recurrent else (r, z, n, nothing))
-    i, f, g, o = weight.chunk(4)  # one sigmoid for three neighbours
-    return torch.cat((i, f, o, g))
+def encode_prime(model: CharRNN, prime: str) -> Tensor:
+    """Ids of the prime in its ``known_form``, ``[1, T]``. Raises UserError as that does."""
+    return Vocabulary(tuple(model.unique_tokens)).encode(known_form(model, prime))[None]
 
 
-class Streams:
-    """The state of N texts being written, and the buffers that a step writes to."""
-
-    def __init__(self, decoder: Decoder, hidden: Hidden) -> None:
-        """``hidden``: as ``CharRNN.forward`` gives it; copied."""
-        h, kept = hidden if isinstance(hidden, tuple) else (hidden, hidden)
-        n, size = h.shape[1:]
-        self.kept = kept.detach().clone()  # [n_layers, N, n_hidden]: c of an LSTM, else h
-        self.has_cell_state = isinstance(hidden, tuple)
-        self.layers = []  # views made once: a step would spend a third of its time on them
-        for layer, state in enumerate(h):
-            x = state.detach().to(decoder.dtype).repeat(1, 2 if layer else 1)  # [below, h]
-            self.layers.append((x, x[:, :size], x[:, -size:], self.kept[layer]))
-        self.h = torch.empty_like(self.kept[0])
-        self.first = decoder.table.new_empty(n, decoder.table.shape[1])
-        self.gates = torch.empty_like(self.first)
-        self.parts = self.gates.split(size, dim=1)
-        self.squashed = self.gates[:, : (2 if decoder.cell == "gru" else 3) * size]
-        self.product = self.first.to(decoder.dtype, copy=True)
-        self.logits = decoder.table.new_empty(n, len(decoder.fc_bias))
-
-    def hidden(self) -> Hidden:
-        """A copy of the state, as ``CharRNN.forward`` takes it."""
-        if not self.has_cell_state:
-            return self.kept.clone()
-        return torch.stack([own for _, _, own, _ in self.layers]).float(), self.kept.clone()
+@torch.no_grad()
+def default_prime(model: CharRNN) -> str:
+    """A newline, or for a model that has none the character it holds most frequent: the likeliest
+    on average after each of (at most) 256 characters from all over its vocabulary."""
+    if "\n" in model.char2int:
+        return "\n"
+    device, n = model.fc.weight.device, len(model.unique_tokens)
+    total = torch.zeros(n, device=device)
+    with eval_mode(model):
+        for ids in torch.arange(n, device=device)[:: -(-n // 256)].split(max(1, MOST_NUMBERS // n)):
+            logits, _ = model(ids[:, None], model.init_hidden(len(ids)))
+            total += logits.softmax(dim=1).sum(dim=0)
+    return model.int2char[int(total.argmax())]
 
 
-_decoders: WeakKeyDictionary[CharRNN, dict[tuple, tuple[list, Decoder]]] = WeakKeyDictionary()
-
-
-def decoder_of(
-    model: CharRNN, dtype: torch.dtype = torch.float32, one_stream: bool = True
-) -> Decoder:
-    """The model's decoder, laid out anew only when a weight has changed."""
-    version = [(w.data_ptr(), w._version) for w in model.parameters()]
-    known = _decoders.setdefault(model, {})
-    if (key := (dtype, one_stream)) not in known or known[key][0] != version:
-        known[key] = (version, Decoder(model, dtype, one_stream))
-    return known[key][1]
+@torch.no_grad()
+def read_prime(model: CharRNN, ids: Tensor, hidden: Hidden | None) -> tuple[Tensor, Hidden]:
+    """Read ``ids`` ``[1, T]`` from ``hidden`` (None: zeros), dropout off: the logits of what comes
+    next ``[1, V]``, and the state."""
+    hidden = model.init_hidden(1) if hidden is None else hidden
+    with eval_mode(model):
+        for x in ids.split(max(1, MOST_NUMBERS // len(model.unique_tokens)), dim=1):
+            logits, hidden = model(x.to(model.fc.weight.device), hidden)
+    return logits[-1:], hidden
 
 
 def draw(
@@ -173,24 +92,86 @@ def draw(
     return ids.gather(1, (p / noise).argmax(dim=1, keepdim=True)).squeeze(1)
 
 
-def default_prime(model: CharRNN) -> str:
-    """A newline, or for a model that has none the character it holds most frequent on average."""
-    if "\n" in model.char2int:
-        return "\n"
-    every = torch.arange(len(model.unique_tokens), device=model.fc.weight.device)[:, None]
-    with torch.no_grad():
-        logits, _ = model(every, model.init_hidden(len(every)))
-    return model.int2char[int(logits.softmax(dim=1).mean(dim=0).argmax())]
+def next_char_probabilities(model: CharRNN, prime: str) -> dict[str, float]:
+    """How probable the model holds each character after ``prime``, likeliest first; they sum to 1.
+
+    Raises UserError as ``known_form`` does.
+    """
+    logits, _ = read_prime(model, encode_prime(model, prime), None)
+    p, ids = logits[0].float().softmax(dim=0).sort(descending=True, stable=True)
+    chars = (model.int2char[i] for i in ids.tolist())
+    return dict(zip(chars, p.tolist(), strict=True))
 
 
-def encode_prime(model: CharRNN, prime: str) -> Tensor:
-    """Ids of the prime, ``[1, len(prime)]``. Raises UserError: empty, or characters not known."""
-    if not prime:
-        raise UserError("--prime is empty; give at least one character to start from")
-    try:
-        return Vocabulary(tuple(model.unique_tokens)).encode(prime)[None]
-    except UserError as error:
-        raise UserError(f"--prime: {error}") from None
+def predict_next_char(
+    model: CharRNN, char: str, h: Hidden | None = None, top_k: int | None = None
+) -> tuple[str, Hidden]:
+    """A next character after ``char`` in state ``h`` (None: zeros), and the state after ``char``.
+
+    Raises UserError when ``char`` is not one character that the model knows.
+    """
+    if len(char) != 1:
+        raise UserError(f"char: {char!r:.40} is not one character; sample() takes longer primes")
+    logits, hidden = read_prime(model, encode_prime(model, char), h)
+    return model.int2char[int(draw(logits, top_k))], hidden
+
+
+def sample(
+    model: CharRNN, size: int, prime: str = "The", top_k: int | None = None, **options: object
+) -> str:
+    """``prime`` (in its ``known_form``) and exactly ``size`` new characters, or fewer where one of
+    ``stop`` would follow; ``options`` as ``generate_text`` and ``generate`` take them.
+
+    Raises UserError when the prime is empty or holds characters the model never saw.
+    """
+    pieces = generate_text(model, prime, size, top_k=top_k, **options)
+    return known_form(model, prime) + "".join(piece for (piece,) in pieces)
+
+
+def generate_text(
+    model: CharRNN,
+    prime: str,
+    size: int,
+    num_samples: int = 1,
+    stop: str | Sequence[str] = (),
+    **options: object,
+) -> Iterator[list[str]]:
+    """What follows ``prime`` in each of ``num_samples`` texts: a list of their next pieces, again
+    and again.
+
+    A text ends after ``size`` characters, or before any of ``stop`` that it would write (what the
+    prime ends with does not count). ``options`` as ``generate`` takes them; the same errors.
+    """
+    stop = (stop,) if isinstance(stop, str) else stop
+    stops = tuple(known_form(model, text, "stop") for text in stop)
+    steps = islice(generate(model, prime, num_samples, **options), size)
+    texts = [TextBefore(stops) for _ in range(num_samples)]
+    # each look at what was drawn waits for the device, and costs time for each text
+    at_a_time = 1 if num_samples == 1 and model.fc.weight.is_cpu else 16
+    while any(text.goes_on for text in texts) and (ids := list(islice(steps, at_a_time))):
+        rows = torch.stack(ids, dim=1).tolist()
+        new = ("".join(model.int2char[i] for i in row) for row in rows)
+        yield [text.add(chars) for text, chars in zip(texts, new, strict=True)]
+    yield [text.held for text in texts]  # no stop came of it
+
+
+class TextBefore:
+    """A text that ends before the first of ``stops``, given as it comes in pieces of any length."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops, self.held, self.goes_on = stops, "", True
+
+    def add(self, new: str) -> str:
+        """What is now known to belong to the text; a stop that may have begun is held back."""
+        if not self.goes_on:
+            return ""
+        text = self.held + new
+        found = [i for stop in self.stops if (i := text.find(stop)) >= 0]
+        self.goes_on = not found
+        begun = (n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n]))
+        end = min(found) if found else len(text) - max(begun, default=0)
+        self.held = "" if found else text[end:]
+        return text[:end]
 
 
 def generate(
@@ -206,24 +187,30 @@ def generate(
 ) -> Iterator[Tensor]:
     """Endless characters after ``prime`` for independent streams: ``[num_samples]`` ids at a time.
 
-    ``hidden``: the state before the prime, ``[n_layers, 1, n_hidden]``; None: zeros. Raises
-    UserError at the call as ``encode_prime`` does.
+    The weights are those at the first character, whatever happens to the model then. ``hidden``:
+    the state before the prime, ``[n_layers, 1, n_hidden]``; None: zeros. Raises UserError at the
+    call as ``known_form`` does, and for a number out of range.
     """
-    ids = encode_prime(model, prime).to(model.fc.weight.device)
+    if (top_k or 0) < 0 or not 0 < top_p <= 1 or not 0 <= temperature < math.inf:
+        raise UserError(
+            f"top_k {top_k}, top_p {top_p}, temperature {temperature}: top_k and temperature must "
+            "be at least 0, top_p above 0 and at most 1"
+        )
+    ids = encode_prime(model, prime)
 
     @torch.no_grad()
     def characters() -> Iterator[Tensor]:
         logits, after = read_prime(model, ids, hidden)
-        decoder = decoder_of(model, dtype, num_samples == 1)
-        streams = Streams(decoder, of_each(lambda state: state.repeat(1, num_samples, 1), after))
+        make = Decoder if has_fast_step(model) else PlainDecoder
+        decoder = make(model, map_hidden(lambda h: h.repeat(1, num_samples, 1), after), dtype)
         options = (top_k, top_p, temperature, generator)
         chosen = draw(logits.repeat(num_samples, 1), *options)
         yield chosen.clone()
 
         def advance() -> None:
-            chosen.copy_(draw(decoder.step(chosen, streams), *options))
+            chosen.copy_(draw(decoder.step(chosen), *options))
 
-        if chosen.is_cuda:
+        if chosen.is_cuda and make is Decoder:
             advance()  # outside the graph, to set the libraries up
             yield chosen.clone()
             with torch.cuda.device(chosen.device):
@@ -238,47 +225,151 @@ def generate(
 def _captured(step: Callable[[], None], generator: torch.Generator | None) -> Callable[[], None]:
     """``step`` as a CUDA graph: one launch instead of dozens, new random numbers every time."""
     graph = torch.cuda.CUDAGraph()
-    if generator is not None:  # torch's own generator is registered by itself
+    if generator is not None and torch.__version__ < (2, 14):  # later ones find it by themselves
         graph.register_generator_state(generator)
     with torch.cuda.graph(graph):
         step()
     return graph.replay
 
 
-@torch.no_grad()
-def read_prime(model: CharRNN, ids: Tensor, hidden: Hidden | None) -> tuple[Tensor, Hidden]:
-    """The logits after ``ids`` ``[1, T]``, ``[1, V]``, and the state; one pass, dropout off."""
-    was_training = model.training
-    model.eval()
-    logits, hidden = model(ids, model.init_hidden(1) if hidden is None else hidden)
-    model.train(was_training)
-    return logits[-1:], hidden
+class PlainDecoder:
+    """N texts being written, one character at a time, by the model as it is, whatever its cell.
 
-
-def sample(
-    model: CharRNN, size: int, prime: str = "The", top_k: int | None = None, **options: object
-) -> str:
-    """``prime`` and exactly ``size`` new characters; ``options`` as ``generate`` takes them.
-
-    Raises UserError when the prime is empty or holds characters the model never saw.
+    ``Decoder`` does the same faster, and is tested against this; ``dtype`` matters only there.
     """
-    drawn = list(islice(generate(model, prime, 1, top_k, **options), size))
-    return (
-        prime + Vocabulary(tuple(model.unique_tokens)).decode(torch.cat(drawn)) if drawn else prime
-    )
+
+    def __init__(self, model: CharRNN, hidden: Hidden, dtype: torch.dtype = torch.float32) -> None:
+        """``hidden``: as ``CharRNN.forward`` gives it, ``[n_layers, N, n_hidden]``."""
+        self.model = deepcopy(model).eval()  # the weights of now, without dropout
+        self.state = hidden
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Read one character per text, ``[N]`` ids; return the next one's logits ``[N, V]``."""
+        logits, self.state = self.model(ids[:, None], self.state)
+        return logits
+
+    def hidden(self) -> Hidden:
+        """The state, as ``CharRNN.forward`` takes it."""
+        return self.state
 
 
-@torch.no_grad()
-def predict_next_char(
-    model: CharRNN, char: str, h: Hidden | None = None, top_k: int | None = None
-) -> tuple[str, Hidden]:
-    """A next character after ``char`` in state ``h`` (None: zeros), and the state after ``char``.
+def has_fast_step(model: CharRNN) -> bool:
+    """Whether ``Decoder`` knows the model's cell; relu or a cell of your own it does not."""
+    return type(model.lstm) in (nn.LSTM, nn.GRU, nn.RNN) and model.lstm.mode != "RNN_RELU"
 
-    Raises UserError when ``char`` is not one character that the model knows.
+
+class Decoder:
+    """``PlainDecoder`` made fast: the weights laid out for single characters, nothing allocated.
+
+    One step costs one product per layer: the input product of layer 0 is a row of a table (a
+    one-hot row times W is a column of W, biases folded in), the layers above multiply [below, h]
+    by [W_ih | W_hh]. Logits equal CharRNN.forward's in evaluation mode; with dtype bfloat16 only
+    weights and h are rounded, the cell state c stays float32.
     """
-    if len(char) != 1:
-        raise UserError(f"{char!r:.40} is not one character; sample() takes longer primes")
-    ids = encode_prime(model, char)[0].to(model.fc.weight.device)
-    streams = Streams(decoder_of(model), model.init_hidden(1) if h is None else h)
-    logits = decoder_of(model).step(ids, streams)
-    return model.int2char[int(draw(logits, top_k))], streams.hidden()
+
+    def __init__(self, model: CharRNN, hidden: Hidden, dtype: torch.dtype = torch.float32) -> None:
+        """``hidden``: as ``CharRNN.forward`` gives it, ``[n_layers, N, n_hidden]``; copied."""
+        self.mode, self.has_cell_state = model.lstm.mode, model.has_cell_state
+        h, cell_state = hidden if self.has_cell_state else (hidden, hidden)
+        n, size = h.shape[1:]
+        self.cell_state = cell_state.detach().clone()  # c of an LSTM, else h
+        weights = {name: w.detach() for name, w in model.lstm.named_parameters()}
+        self.layers = []  # views made once: a step would spend a third of its time on them
+        for k, state in enumerate(h):
+            of_x = _gates(self.mode, weights[f"weight_ih_l{k}"], recurrent=False)
+            of_h = _gates(self.mode, weights[f"weight_hh_l{k}"], recurrent=True)
+            bias = _gates(self.mode, weights[f"bias_ih_l{k}"], recurrent=False)
+            bias = bias + _gates(self.mode, weights[f"bias_hh_l{k}"], recurrent=True)
+            if k == 0:
+                self.table = (of_x.T + bias).contiguous()
+            both = torch.cat((of_x, of_h), dim=1) if k else of_h.clone()
+            matmul = make_matmul(both, dtype, one_stream=n == 1)
+            x = state.detach().to(dtype).repeat(1, 2 if k else 1)  # [below, h]
+            from_below, h_slot = x[:, :size], x[:, -size:]
+            self.layers.append((matmul, bias, x, from_below, h_slot, self.cell_state[k]))
+        self.fc_weight = model.fc.weight.detach().clone().T
+        self.fc_bias = model.fc.bias.detach().clone()
+
+        # what a step writes to
+        self.h = torch.empty_like(self.cell_state[0])
+        self.embedded = self.table.new_empty(n, self.table.shape[1])
+        self.gates = torch.empty_like(self.embedded)
+        self.parts = self.gates.split(size, dim=1)
+        self.sigmoid_gates = self.gates[:, : (2 if self.mode == "GRU" else 3) * size]
+        self.product = self.embedded.to(dtype, copy=True)
+        self.logits = self.table.new_empty(n, len(self.fc_bias))
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Read one character per text, ``[N]`` ids; return the next one's logits ``[N, V]``.
+
+        They are overwritten by the next step; one stream on a CPU allocates its sums, some KB.
+        """
+        base = torch.index_select(self.table, 0, ids, out=self.embedded)
+        h = self.h
+        for k, (matmul, bias, x, from_below, h_slot, cell_state) in enumerate(self.layers):
+            if k:
+                from_below.copy_(h)
+                base = bias
+            matmul(x, self.product)
+            torch.add(base, self.product, out=self.gates)
+            h = self.update(cell_state)
+            h_slot.copy_(h)
+        return torch.addmm(self.fc_bias, h, self.fc_weight, out=self.logits)
+
+    def update(self, cell_state: Tensor) -> Tensor:
+        """A layer's new h from ``gates``; ``cell_state`` (c of an LSTM, else h) moves in place.
+
+        LSTM: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; GRU: Cho
+        et al. 2014 as nn.GRU has it; RNN: Elman 1990.
+        """
+        if self.mode == "RNN_TANH":
+            return torch.tanh(self.gates, out=cell_state)
+        self.sigmoid_gates.sigmoid_()
+        if self.mode == "GRU":
+            r, z, n_of_x, n_of_h = self.parts
+            return torch.lerp(n_of_x.addcmul_(r, n_of_h).tanh_(), cell_state, z, out=cell_state)
+        i, f, o, g = self.parts
+        cell_state.mul_(f).addcmul_(i, g.tanh_())
+        return torch.tanh(cell_state, out=self.h).mul_(o)
+
+    def hidden(self) -> Hidden:
+        """A copy of the state, as ``CharRNN.forward`` takes it."""
+        if not self.has_cell_state:
+            return self.cell_state.clone()
+        h = torch.stack([h_slot for _, _, _, _, h_slot, _ in self.layers])
+        return h.to(self.cell_state.dtype), self.cell_state.clone()
+
+
+def _gates(mode: str, weight: Tensor, recurrent: bool) -> Tensor:
+    """The rows of a weight or bias in the order ``Decoder.update`` wants them."""
+    if mode == "RNN_TANH":
+        return weight
+    if mode == "GRU":  # the new gate needs its two products apart: r, z, n of x, n of h
+        r, z, n = weight.chunk(3)
+        nothing = torch.zeros_like(n)
+        return torch.cat((r, z, nothing, n) if recurrent else (r, z, n, nothing))
+    i, f, g, o = weight.chunk(4)  # one sigmoid for three neighbours
+    return torch.cat((i, f, o, g))
+
+
+def make_matmul(
+    weight: Tensor, dtype: torch.dtype, one_stream: bool
+) -> Callable[[Tensor, Tensor], object]:
+    """The fastest product known by ``weight`` ``[rows, K]``, rounded to ``dtype``: a function of
+    x ``[N, K]`` and out ``[N, rows]``, which becomes x @ weight.T."""
+    weight = weight.to(dtype)
+    if one_stream and weight.is_cpu and torch.backends.mkl.is_available():
+        # matrix products read a matrix slowly for a single vector, an embedding bag as fast as
+        # memory allows: x @ weight.T is the sum of the columns of weight, each times a number of x
+        parts = math.gcd(16, len(weight))  # rows are cut so that every core has some
+        columns = torch.cat([part.T for part in weight.chunk(parts)])  # [parts * K, rows / parts]
+        bags = torch.arange(len(columns)).view(parts, -1)
+
+        def weighted_sum(x: Tensor, out: Tensor) -> None:
+            numbers = x.expand(parts, -1)
+            sums = F.embedding_bag(bags, columns, mode="sum", per_sample_weights=numbers)
+            out.view(parts, -1).copy_(sums)
+
+        return weighted_sum
+    columns = weight.T
+    return lambda x, out: torch.mm(x, columns, out=out)

@@ -1,21 +1,24 @@
 """Ids -> logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from charrnn.data import one_hot_encode
 
 Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_layers, B, n_hidden]
-CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+# The one place to add a cell: anything that is called as nn.LSTM is and has its parameters' names,
+# such as "relu": partial(nn.RNN, nonlinearity="relu"). Flags, files, sampling and pages follow.
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class CharRNN(nn.Module):
     """One-hot characters -> LSTM -> dropout -> linear -> logits.
 
-    The recurrent layers are called ``lstm`` whatever the cell (``lstm``, ``gru``, ``rnn``).
+    The recurrent layers are called ``lstm`` whatever the cell, which is one of ``CELLS``.
     """
 
     def __init__(
@@ -52,15 +55,20 @@ class CharRNN(nn.Module):
         for name, weight in self.lstm.named_parameters():
             if "bias" in name:
                 nn.init.zeros_(weight)
-                if "bias_ih" in name and self.cell == "lstm":  # gates: input, forget, cell, output
+                if "bias_ih" in name and self.has_cell_state:  # gates: input, forget, cell, output
                     nn.init.ones_(weight.data[self.n_hidden : 2 * self.n_hidden])
             elif name == "weight_ih_l0":  # one-hot input: each column is a character's embedding
                 nn.init.normal_(weight, std=self.n_hidden**-0.5)
-            else:
+            else:  # one square block for each gate, as many as the cell has
                 for gate in weight.data.split(self.n_hidden):
                     nn.init.orthogonal_(gate)
         nn.init.normal_(self.fc.weight, std=self.n_hidden**-0.5)
         nn.init.zeros_(self.fc.bias)
+
+    @property
+    def has_cell_state(self) -> bool:
+        """Whether the hidden state is a pair (h, c), as an LSTM's is, or h alone."""
+        return isinstance(self.lstm, nn.LSTM)
 
     def forward(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """``x``: ids ``[B, T]`` or one-hot ``[B, T, V]``; hidden: as ``init_hidden`` gives it.
@@ -75,14 +83,14 @@ class CharRNN(nn.Module):
     def init_hidden(
         self, batch_size: int, weight_device: torch.device | str | None = None
     ) -> Hidden:
-        """Zeros: (h, c), each ``[n_layers, batch_size, n_hidden]``; for gru and rnn only h."""
+        """Zeros: (h, c), each ``[n_layers, batch_size, n_hidden]``; without LSTM only h."""
         weight = self.fc.weight
         shape = (self.n_layers, batch_size, self.n_hidden)
         zeros = weight.new_zeros(shape, device=weight_device or weight.device)
-        return (zeros, zeros.clone()) if self.cell == "lstm" else zeros
+        return (zeros, zeros.clone()) if self.has_cell_state else zeros
 
 
-def of_each(function: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
+def map_hidden(function: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
     """``function`` of h and of c, where there is one."""
     if isinstance(hidden, Tensor):
         return function(hidden)
@@ -92,11 +100,22 @@ def of_each(function: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
 
 def detach(hidden: Hidden) -> Hidden:
     """The same state without its history: gradients stop here (truncated BPTT)."""
-    return of_each(Tensor.detach, hidden)
+    return map_hidden(Tensor.detach, hidden)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within it dropout is off; after it, or an exception, the model's mode is what it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @torch.no_grad()
-def transplant(source: CharRNN, target: CharRNN) -> int:
+def copy_weights(source: CharRNN, target: CharRNN) -> int:
     """Copy the weights of ``source`` into ``target``, which knows all its characters.
 
     What belongs to characters new to the source stays as it was; returns how many those are.
@@ -111,60 +130,3 @@ def transplant(source: CharRNN, target: CharRNN) -> int:
         else:
             ours[name].copy_(weight)
     return len(target.unique_tokens) - len(places)
-
-
-@torch.no_grad()
-def evaluate(model: CharRNN, ids: Tensor) -> float:
-    """Cross-entropy in nats per character of ``ids[1:]`` given all that came before in ``ids``.
-
-    The state is carried over all of ``ids``, which one long sequence would do slowly. So the text
-    is cut into rows read side by side, first from zeros, then each from the state that the row
-    above ended in, until a stretch of the rows has the loss it had before to 1e-5: from there on
-    nothing would change (Jacobi iteration: with R rows it is exact after R rounds, and an LSTM
-    forgets within a few hundred characters).
-
-    Raises ValueError for fewer than 2 characters.
-    """
-    if len(ids) < 2:
-        raise ValueError(f"{len(ids)} characters: evaluating needs at least 2")
-    was_training = model.training
-    model.eval()
-    n_rows = max(1, min(64, (len(ids) - 1) // 2048))
-    width = (len(ids) - 1) // n_rows
-    # a large vocabulary makes one-hot input and logits large
-    stretch = max(1, min(64, (1 << 22) // (n_rows * len(model.unique_tokens))))
-    x = ids[: n_rows * width].view(n_rows, width).split(stretch, dim=1)
-    y = ids[1 : n_rows * width + 1].view(n_rows, width).split(stretch, dim=1)
-    losses: list[float] = []  # of each stretch
-    ends = hidden = model.init_hidden(n_rows)
-    for _ in range(n_rows):
-        settled = False
-        for i, stretches in enumerate(zip(x, y, strict=True)):
-            loss, hidden = _score(model, *stretches, hidden)
-            settled = i < len(losses) and abs(loss - losses[i]) < 1e-5 * x[i].numel()
-            losses[i : i + 1] = [loss]
-            if settled:
-                break
-        if settled:
-            break
-        ends = hidden
-        hidden = from_row_above(ends)
-    rest = ids[n_rows * width :]
-    if len(rest) > 1:
-        last = of_each(lambda state: state[:, -1:].contiguous(), ends)
-        losses.append(_score(model, rest[None, :-1], rest[None, 1:], last)[0])
-    model.train(was_training)
-    return sum(losses) / (len(ids) - 1)
-
-
-def from_row_above(ends: Hidden) -> Hidden:
-    """Where each row starts: the first from zeros, each other one where the row above ended."""
-    return of_each(lambda state: F.pad(state[:, :-1], (0, 0, 1, 0)), ends)
-
-
-def _score(model: CharRNN, x: Tensor, y: Tensor, hidden: Hidden) -> tuple[float, Hidden]:
-    """Summed cross-entropy of ``y`` after ``x`` in nats, and the state; both ``[R, W]`` ids."""
-    device = model.fc.weight.device
-    logits, hidden = model(x.to(device), hidden)
-    target = y.to(device).long().flatten()
-    return F.cross_entropy(logits.float(), target, reduction="sum").item(), hidden

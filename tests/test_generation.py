@@ -1,27 +1,157 @@
 """Drawing and generating against definitions written out, and against the model's own loss."""
 
+import resource
+import unicodedata
+from functools import partial
 from itertools import islice
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn import CharRNN, Vocabulary, evaluate, get_batches, predict_next_char, sample
+from charrnn import (
+    CharRNN,
+    Vocabulary,
+    evaluate,
+    get_batches,
+    next_char_probabilities,
+    predict_next_char,
+    sample,
+)
+from charrnn.data import UNKNOWN
 from charrnn.errors import UserError
-from charrnn.generation import default_prime, draw, generate
-from charrnn.model import detach
+from charrnn.generation import (
+    Decoder,
+    PlainDecoder,
+    TextBefore,
+    default_prime,
+    draw,
+    encode_prime,
+    generate,
+    generate_text,
+    has_fast_step,
+    known_form,
+)
+from charrnn.model import CELLS, detach
 
 TOKENS = tuple("\n abcdefgh")
 
 
-def make(cell: str = "lstm", n_layers: int = 2) -> CharRNN:
+def make(cell: str = "lstm", n_layers: int = 2, n_hidden: int = 16) -> CharRNN:
     torch.manual_seed(0)
-    return CharRNN(TOKENS, 16, n_layers, 0.5, cell).eval()
+    model = CharRNN(TOKENS, n_hidden, n_layers, 0.5, cell).eval()
+    for name, weight in model.named_parameters():
+        if "bias" in name:  # zeros would hide a bias that is left out
+            torch.nn.init.normal_(weight)
+    return model
+
+
+def text_model(text: str) -> CharRNN:
+    """An untrained model of the characters of a text."""
+    return CharRNN(Vocabulary.from_text(text).tokens, 8, 1)
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("n_hidden", [5, 64])
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("n_streams", [1, 7])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_decoders_are_forward(n_hidden: int, n_layers: int, n_streams: int, cell: str) -> None:
+    model = make(cell, n_layers, n_hidden)
+    ids = torch.randint(len(TOKENS), (n_streams, 20))
+    with torch.no_grad():
+        _, hidden = model(ids, model.init_hidden(n_streams))
+        logits, after = model(ids, hidden)
+        for decoder in (Decoder(model, hidden), PlainDecoder(model.train(), hidden)):
+            for t in range(20):
+                expected = logits.view(n_streams, 20, -1)[:, t]
+                torch.testing.assert_close(decoder.step(ids[:, t]), expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(decoder.hidden(), after, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("n_streams", [1, 5])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_decoder_with_rounded_weights_is_near(cell: str, n_streams: int) -> None:
+    model = make(cell, n_hidden=32)
+    ids = torch.randint(len(TOKENS), (n_streams, 20))
+    plain = PlainDecoder(model, model.init_hidden(n_streams))
+    rounded = Decoder(model, model.init_hidden(n_streams), torch.bfloat16)
+    with torch.no_grad():
+        expected = torch.stack([plain.step(x).log_softmax(1) for x in ids.T])
+        logp = torch.stack([rounded.step(x).log_softmax(1) for x in ids.T])
+    kl = F.kl_div(logp, expected, log_target=True, reduction="none").sum(2)
+    assert 0 < kl.mean() < 1e-3
+
+
+def test_which_cells_have_a_fast_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(nn.LSTM):
+        """A learner's, which may do anything."""
+
+    for cell, entry in CELLS.items():
+        assert has_fast_step(make(cell)), cell
+        for changed in (Own, partial(nn.RNN, nonlinearity="relu")):
+            monkeypatch.setitem(CELLS, cell, changed)
+            assert not has_fast_step(make(cell))
+        monkeypatch.setitem(CELLS, cell, entry)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "relu"])
+@pytest.mark.parametrize("n_streams", [1, 4000])
+def test_a_model_in_training_writes_as_it_is_now(
+    n_streams: int, cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fused optimizers change weights without a trace (``_version`` stays): no cache may notice."""
+    monkeypatch.setitem(CELLS, "relu", partial(nn.RNN, nonlinearity="relu"))
+    model = make(cell).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.99), fused=True)
+    ids = Vocabulary(TOKENS).encode("abcadbfehadcabg" * 20)
+
+    def drawn(steps: int) -> Tensor:
+        generator = seeded(1)
+        return torch.stack(
+            list(islice(generate(model, "a", n_streams, generator=generator), steps))
+        )
+
+    for _ in range(3):  # a sample, a few steps, a sample, as a run does
+        chars = drawn(4 if n_streams > 1 else 4000)
+        x = torch.cat((torch.full((1, n_streams), TOKENS.index("a")), chars)).T
+        with torch.no_grad():
+            model.eval()
+            logits, _ = model(x[:, :-1], model.init_hidden(n_streams))
+        p, y = logits.double().softmax(dim=1), x[:, 1:].flatten()
+        # each character was drawn from its own p, so that counts are within a few deviations
+        counts = torch.bincount(y, minlength=len(TOKENS))
+        deviation = (p * (1 - p)).sum(0).sqrt()
+        assert ((counts - p.sum(0)).abs() < 5 * deviation).all()
+        chosen = p.gather(1, y[:, None])
+        expected, spread = (p * p).sum(1), (p**3).sum(1) - (p * p).sum(1) ** 2
+        assert (chosen.sum() - expected.sum()).abs() < 5 * spread.sum().sqrt()
+
+        best, _ = predict_next_char(model, "b", top_k=1)
+        assert best == next(iter(next_char_probabilities(model, "b")))
+        logits, _ = model(ids[None, 1:2], model.init_hidden(1))
+        assert best == TOKENS[logits.argmax()]
+        model.train()
+        for _ in range(15):
+            logits, _ = model(ids[None, :-1], model.init_hidden(1))
+            optimizer.zero_grad()
+            F.cross_entropy(logits, ids[1:]).backward()
+            optimizer.step()
+
+
+def test_a_text_keeps_the_weights_that_it_began_with() -> None:
+    model = make()
+    undisturbed = list(islice(generate(model, "a", 2, generator=seeded(1)), 50))
+    steps = generate(model, "a", 2, generator=seeded(1))
+    drawn = list(islice(steps, 10))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    assert torch.equal(torch.stack(drawn + list(islice(steps, 40))), torch.stack(undisturbed))
 
 
 @pytest.mark.parametrize("size", [0, 1, 50])
@@ -94,29 +224,126 @@ def test_predict_next_char_carries_the_state(cell: str) -> None:
     assert following == TOKENS[logits[-1].argmax()]
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_probabilities_of_the_next_character(cell: str) -> None:
+    model = make(cell).train()  # dropout would change them
+    p = next_char_probabilities(model, "abca")
+    assert sum(p.values()) == pytest.approx(1) and set(p) == set(TOKENS) and model.training
+    assert list(p.values()) == sorted(p.values(), reverse=True)
+    ids = Vocabulary(TOKENS).encode("abca")[None]
+    logits, _ = model.eval()(ids, model.init_hidden(1))
+    expected = logits[-1].softmax(0).tolist()
+    assert p == pytest.approx(dict(zip(TOKENS, expected, strict=True)), abs=1e-6)
+
+
 def test_unknown_characters_are_named() -> None:
     for prime in ("aQ", "Qa"):
-        with pytest.raises(UserError, match="'Q'"):
+        with pytest.raises(UserError, match=r"prime: .*'Q' \(U\+0051 LATIN CAPITAL LETTER Q\);"):
             sample(make(), 5, prime)
-    with pytest.raises(UserError, match="'Q'"):
-        predict_next_char(make(), "Q")
+    for call in (predict_next_char, next_char_probabilities):
+        with pytest.raises(UserError, match="'Q'"):
+            call(make(), "Q")
     for not_one in ("", "ab"):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match="char: "):
             predict_next_char(make(), not_one)
+    with pytest.raises(UserError, match="prime is empty"):
+        sample(make(), 5, "")
+    with pytest.raises(UserError, match=r"stop: .*'Q'"):
+        sample(make(), 5, "a", stop="aQ")
+    with pytest.raises(UserError) as caught:
+        sample(make(), 5, "a\x07" + "QRSTQUVWX" + "\udc80")
+    assert str(caught.value).count("(U+") == 5 and "and 5 more;" in str(caught.value)
+    assert "(U+0007 without a name)" in str(caught.value)
 
 
-def test_default_prime_is_known_to_any_model() -> None:
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_the_other_normal_form_of_a_prime_will_do(form: str) -> None:
+    text = "\n" + unicodedata.normalize(form, "caf\u00e9 rivi\u00e8re")
+    model = text_model(text)
+    for given in ("NFC", "NFD"):
+        prime = unicodedata.normalize(given, "\u00e9\u00e8c")
+        expected = unicodedata.normalize(form, prime)
+        assert known_form(model, prime) == expected
+        assert torch.equal(encode_prime(model, prime), encode_prime(model, expected))
+        assert sample(model, 5, prime).startswith(expected)
+        assert next_char_probabilities(model, prime) == next_char_probabilities(model, expected)
+    with pytest.raises(UserError, match=r"'\u00fc' .*LATIN SMALL LETTER U WITH DIAERESIS"):
+        known_form(model, "\u00e9\u00fc")
+
+
+def test_a_mark_for_rare_characters_stands_for_unknown_ones() -> None:
+    model = text_model("ab" + UNKNOWN)
+    assert encode_prime(model, "aQb\u00e9").tolist() == [[0, 2, 1, 2]]
+
+
+@pytest.mark.parametrize("bad", [{"top_k": -1}, {"top_p": 0.0}, {"temperature": -1.0}])
+def test_numbers_out_of_range_are_named(bad: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(bad))} {next(iter(bad.values()))}"):
+        sample(make(), 5, "a", **bad)
+
+
+def test_default_prime_is_the_most_frequent_character() -> None:
     assert default_prime(make()) == "\n"
-    assert default_prime(CharRNN(tuple("абв"), 8, 1)) in "абв"
+    tokens = tuple(map(chr, range(0x400, 0x400 + 600)))  # more than are asked
+    model = CharRNN(tokens, 8, 1).train()
+    frequent = model.char2int["\u0500"]
+    ids = torch.randint(len(tokens), (1, 600), generator=seeded(1))
+    ids[:, ::3] = frequent
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
+    for _ in range(20):
+        logits, _ = model(ids[:, :-1], model.init_hidden(1))
+        optimizer.zero_grad()
+        F.cross_entropy(logits, ids[0, 1:]).backward()
+        optimizer.step()
+    assert default_prime(model) == "\u0500" and model.training
 
 
-def test_a_new_weight_is_noticed() -> None:
+def test_a_large_vocabulary_takes_little_memory() -> None:
+    model = CharRNN(tuple(map(chr, range(0x4E00, 0x4E00 + 20_000))), 4, 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    prime = default_prime(model)
+    text = sample(model, 3, prime * 3000)
+    assert len(text) == 3003
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200_000  # KB; [V, V] alone would be 1.6 GB
+
+
+def first_of(text: str, stops: list[str]) -> str:
+    """The definition."""
+    return text[: min([i for stop in stops if (i := text.find(stop)) >= 0], default=len(text))]
+
+
+@pytest.mark.parametrize("stops", [[], ["b"], ["ab"], ["aab", "ba"], ["abab"], ["bb", "b"]])
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_a_text_ends_before_the_first_stop(stops: list[str], length: int) -> None:
+    for number in range(200):
+        ids = torch.randint(3, (30,), generator=seeded(number)).tolist()
+        whole = "".join("aab"[i] for i in ids)
+        text, shown = TextBefore(tuple(stops)), ""
+        for i in range(0, 30, length):
+            if text.goes_on:
+                shown += text.add(whole[i : i + length])
+                known = whole[: i + length]
+                assert first_of(whole, stops).startswith(shown)
+                assert text.goes_on == (first_of(known, stops) == known)
+                held_back = len(first_of(known, stops)) - len(shown)
+                assert held_back < max(map(len, stops), default=1)
+        assert shown + text.held == first_of(whole, stops)
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_generated_texts_end_before_a_stop_or_at_size(num_samples: int) -> None:
     model = make()
-    before = sample(model, 40, "a", generator=seeded(1))
-    with torch.no_grad():
-        model.fc.bias[0] += 100
-    after = sample(model, 40, "a", generator=seeded(1))
-    assert before != after == "a" + "\n" * 40
+
+    def texts(stop: tuple[str, ...]) -> list[str]:
+        pieces = generate_text(model, "a", 100, num_samples, stop, generator=seeded(1))
+        return ["".join(text) for text in zip(*pieces, strict=True)]
+
+    whole = texts(())
+    assert [len(text) for text in whole] == [100] * num_samples
+    stop = (whole[0][40:43], whole[-1][60:62])
+    assert texts(stop) == [first_of(text, list(stop)) for text in whole]
+    assert sample(model, 100, "a", stop=("a", "b", "c"), generator=seeded(1)).count("a") == 1
 
 
 def test_dropout_is_off_and_the_model_left_training() -> None:

@@ -1,12 +1,15 @@
-"""The model and the decoder against slow, obviously right versions."""
+"""The model against slow, obviously right versions, and what follows from its table of cells."""
+
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn import CharRNN, evaluate, one_hot_encode
-from charrnn.generation import Decoder, Streams
+from charrnn import CharRNN, load_checkpoint, one_hot_encode, sample, save_checkpoint
+from charrnn.model import CELLS, copy_weights, detach, eval_mode
 
 TOKENS = tuple("abcdefg\n")
 
@@ -51,48 +54,6 @@ def test_forward_is_the_naive_lstm(n_layers: int) -> None:
     torch.testing.assert_close(from_ids, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("n_hidden", [5, 64])
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
-@pytest.mark.parametrize("n_streams", [1, 7])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_decoder_is_forward(n_hidden: int, n_layers: int, n_streams: int, cell: str) -> None:
-    model = make(n_hidden, n_layers, cell)
-    ids = torch.randint(len(TOKENS), (n_streams, 20))
-    hidden = model.init_hidden(n_streams)
-    with torch.no_grad():
-        logits, after = model(ids, hidden)
-        expected = logits.view(n_streams, 20, -1)
-        decoder = Decoder(model, torch.float32, n_streams == 1)
-        streams = Streams(decoder, hidden)
-        for t in range(20):
-            logits = decoder.step(ids[:, t], streams)
-            torch.testing.assert_close(logits, expected[:, t], atol=1e-4, rtol=0)
-        torch.testing.assert_close(streams.hidden(), after, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("n_streams", [1, 5])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_decoder_with_rounded_weights_is_near(cell: str, n_streams: int) -> None:
-    model = make(n_hidden=32, n_layers=2, cell=cell)
-    ids = torch.randint(len(TOKENS), (n_streams, 20))
-    with torch.no_grad():
-        logits, _ = model(ids, hidden := model.init_hidden(n_streams))
-        expected = logits.log_softmax(1).view(n_streams, 20, -1)
-        streams = Streams(decoder := Decoder(model, torch.bfloat16, n_streams == 1), hidden)
-        logp = torch.stack([decoder.step(x, streams).log_softmax(1) for x in ids.T], dim=1)
-    kl = F.kl_div(logp, expected, log_target=True, reduction="none").sum(2)
-    assert 0 < kl.mean() < 1e-3
-
-
-@pytest.mark.parametrize("length", [2, 100, 4097, 9000])
-def test_evaluate_is_one_long_sequence(length: int) -> None:
-    model = make()
-    ids = torch.randint(len(TOKENS), (length,))
-    with torch.no_grad():
-        logits, _ = model(ids[None, :-1], model.init_hidden(1))
-    assert evaluate(model, ids) == pytest.approx(F.cross_entropy(logits, ids[1:]).item(), abs=1e-4)
-
-
 def test_gradients_agree_with_finite_differences() -> None:
     model = make(n_hidden=3).double()
     ids = torch.randint(len(TOKENS), (2, 6))
@@ -105,3 +66,63 @@ def test_gradients_agree_with_finite_differences() -> None:
         return F.cross_entropy(logits, ids[:, 1:].flatten())
 
     assert torch.autograd.gradcheck(loss, weights)
+
+
+@pytest.mark.parametrize(("cell", "n_gates"), [("lstm", 4), ("gru", 3), ("rnn", 1)])
+def test_weights_begin_as_documented(cell: str, n_gates: int) -> None:
+    model = CharRNN(TOKENS, 8, 2, cell=cell)
+    for name in ("weight_hh_l0", "weight_ih_l1", "weight_hh_l1"):
+        gates = getattr(model.lstm, name).view(n_gates, 8, 8)
+        torch.testing.assert_close(gates @ gates.mT, torch.eye(8).expand(n_gates, 8, 8))
+    forget = torch.tensor([0.0, 1, 0, 0] if cell == "lstm" else [0.0] * n_gates)
+    for k in (0, 1):
+        bias = getattr(model.lstm, f"bias_ih_l{k}") + getattr(model.lstm, f"bias_hh_l{k}")
+        assert torch.equal(bias, forget.repeat_interleave(8))
+
+
+def test_a_cell_is_one_entry_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CELLS, "relu", partial(nn.RNN, nonlinearity="relu"))
+    torch.manual_seed(0)
+    model = CharRNN(TOKENS, 8, 2, 0.5, "relu")
+    ids = torch.randint(len(TOKENS), (3, 9))
+    before = [weight.clone() for weight in model.parameters()]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
+    logits, hidden = model(ids[:, :-1], detach(model.init_hidden(3)))
+    F.cross_entropy(logits, ids[:, 1:].flatten()).backward()
+    optimizer.step()
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert hidden.min() == 0 < hidden.max()  # relu it is
+
+    save_checkpoint(tmp_path / "a.net", model)
+    loaded = load_checkpoint(tmp_path / "a.net")
+    assert loaded.cell == "relu" and loaded.lstm.nonlinearity == "relu"
+    text = sample(loaded, 30, "ab", top_k=1)  # the likeliest each time, as forward has it
+    assert len(text) == 32 and text == sample(model.eval(), 30, "ab", top_k=1)
+    x = torch.tensor([[model.char2int[char] for char in text]])
+    logits, _ = model(x[:, :-1], model.init_hidden(1))
+    assert torch.equal(logits.argmax(1)[1:], x[0, 2:])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_copied_weights_go_to_the_characters_they_belong_to(cell: str) -> None:
+    source, target = make(cell=cell), CharRNN(tuple(sorted((*TOKENS, "X", "é"))), 12, 2, 0, cell)
+    new = [target.char2int[char] for char in "Xé"]
+    untouched = target.fc.weight[new].clone()
+    assert copy_weights(source, target) == 2
+    text = "abgfed\nc"
+    logits = []
+    for model in (source, target.eval()):
+        ids = torch.tensor([[model.char2int[char] for char in text]])
+        known = [model.char2int[char] for char in TOKENS]
+        logits.append(model(ids, model.init_hidden(1))[0][:, known])
+    torch.testing.assert_close(*logits, atol=1e-6, rtol=0)
+    assert torch.equal(target.fc.weight[new], untouched)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_eval_mode_gives_the_mode_back_after_an_error(training: bool) -> None:
+    model = make().train(training)
+    with pytest.raises(ZeroDivisionError), eval_mode(model):
+        assert not model.training and not model.dropout.training
+        1 / 0  # noqa: B018
+    assert model.training == model.dropout.training == training

@@ -1,0 +1,158 @@
+"""evaluate against reading from end to end, and what it may cost."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from charrnn import CharRNN, Vocabulary, evaluate, get_batches
+from charrnn.evaluation import CONTEXT, first_from_zeros, rows_with_context
+from charrnn.model import CELLS, detach
+
+TOKENS = tuple("\n abcdefgh")
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make(cell: str = "lstm", tokens: tuple[str, ...] = TOKENS) -> CharRNN:
+    torch.manual_seed(0)
+    return CharRNN(tokens, 12, 2, 0.5, cell)
+
+
+def words(n: int) -> Tensor:
+    """Ids of a text of which the next character can be learned, but not wholly."""
+    known = ["bad", "cab", "fade", "a", "egg", "head\n"]
+    choice = torch.randint(len(known), (n,), generator=seeded(n)).tolist()
+    return Vocabulary(TOKENS).encode(" ".join(known[i] for i in choice))
+
+
+@torch.no_grad()
+def end_to_end(model: CharRNN, ids: Tensor) -> float:
+    """The definition: one row, read once."""
+    logits, _ = model.eval()(ids[None, :-1].long(), model.init_hidden(1))
+    return F.cross_entropy(logits, ids[1:].long()).item()
+
+
+@pytest.fixture(scope="module", params=CELLS)
+def trained(request: pytest.FixtureRequest) -> CharRNN:
+    torch.manual_seed(0)
+    model = CharRNN(TOKENS, 16, 1, 0.0, request.param)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    hidden = model.init_hidden(16)
+    for x, y in get_batches(words(4000), 16, 16):
+        logits, hidden = model(x, detach(hidden))
+        optimizer.zero_grad()
+        F.cross_entropy(logits, y.flatten()).backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("n_words", [1, 300, 1000, 1500, 6000])
+def test_a_trained_model_is_scored_as_if_read_end_to_end(trained: CharRNN, n_words: int) -> None:
+    ids = words(n_words)
+    expected = end_to_end(trained, ids)
+    assert expected < 1.2 or n_words == 1  # the logarithm of 10 characters is 2.3
+    assert evaluate(trained, ids) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [2, 3, 100, 2047, 4096])
+def test_a_short_text_is_read_from_end_to_end(n: int) -> None:
+    model, ids = make(), torch.randint(len(TOKENS), (n,), generator=seeded(1))
+    assert evaluate(model, ids) == pytest.approx(end_to_end(model, ids), abs=1e-5)
+
+
+class Counting(nn.Module):
+    """Says x + 1 after x with probability 1 / (x + 1), and counts what it reads."""
+
+    def __init__(self, n_labels: int) -> None:
+        super().__init__()
+        self.fc, self.unique_tokens = nn.Linear(1, n_labels), range(n_labels)
+        self.read = self.most = 0
+
+    def init_hidden(self, n: int) -> Tensor:
+        return torch.zeros(1, n, 1)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        assert not self.training and hidden.shape[1] == len(x) and hidden.is_contiguous()
+        n, x = len(self.unique_tokens), x.flatten().long()
+        self.read += len(x)
+        self.most = max(self.most, len(x) * n)
+        p = torch.zeros(len(x), n)
+        p[torch.arange(len(x)), (x + 1) % n] = 1 / (x + 1)
+        p[torch.arange(len(x)), (x + 2) % n] = 1 - 1 / (x + 1)
+        return p.log(), hidden
+
+
+@pytest.mark.parametrize("n", [2, 252, 4097, 5000, 6145, 131_073, 131_130, 140_000])
+def test_every_character_is_scored_once_in_at_most_one_and_a_half_passes(n: int) -> None:
+    model, ids = Counting(251), torch.arange(n) % 251
+    # what 251 neighbours lose differs: one left out, or scored twice, would show
+    expected = (ids[:-1] + 1).double().log().mean().item()
+    assert evaluate(model, ids.to(torch.uint8)) == pytest.approx(expected, abs=1e-6)
+    assert n - 1 <= model.read <= 1.5 * (n - 1)
+
+
+def test_what_is_read_does_not_depend_on_the_model() -> None:
+    """An untrained model does not forget, one that has learned does: both are read alike."""
+    ids, seen = torch.randint(len(TOKENS), (20_000,), generator=seeded(1)), []
+    for scale in (1.0, 20.0):
+        model, read = make(), []
+        with torch.no_grad():
+            for weight in model.lstm.parameters():
+                weight.mul_(scale)
+        model.lstm.register_forward_pre_hook(lambda _, given, read=read: read.append(given[0]))
+        evaluate(model, ids)
+        seen.append(sum(x.shape[0] * x.shape[1] for x in read))
+    assert seen[0] == seen[1] == 19_999 + 8 * CONTEXT  # 9 rows, of which the first has no context
+
+
+def test_a_large_vocabulary_is_read_in_small_pieces() -> None:
+    model = Counting(20_000)
+    evaluate(model, torch.arange(9000) % 250)
+    assert model.most <= 1 << 22 and model.read <= 1.5 * 8999
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+def test_any_ids_will_do(dtype: torch.dtype) -> None:
+    model, ids = make(), torch.randint(len(TOKENS), (9000,), generator=seeded(1))
+    assert evaluate(model, ids.to(dtype)) == evaluate(model, ids)
+    twice = torch.stack((ids, ids), dim=1).to(dtype)[:, 0]  # not contiguous
+    assert evaluate(model, twice) == evaluate(model, ids)
+
+
+def test_dropout_is_off_and_the_mode_comes_back() -> None:
+    model, ids = make().train(), torch.randint(len(TOKENS), (500,), generator=seeded(1))
+    assert evaluate(model, ids) == evaluate(model, ids) and model.training
+    with pytest.raises(RuntimeError):  # an id that is no character's
+        evaluate(model, ids + 9)
+    assert model.training
+    evaluate(model.eval(), ids)
+    assert not model.training
+    with pytest.raises(ValueError, match="at least 2"):
+        evaluate(model, ids[:1])
+
+
+def test_the_precision_of_the_products_can_be_chosen() -> None:
+    model, ids = make("rnn"), words(600)
+    exact = evaluate(model, ids)
+    assert evaluate(model, ids, torch.float32) == exact
+    assert exact != evaluate(model, ids, torch.bfloat16) == pytest.approx(exact, abs=0.01)
+    with torch.autocast("cpu", torch.bfloat16):  # somebody else's choice
+        assert evaluate(model, ids) == exact
+
+
+def test_rows_and_what_stands_before_them() -> None:
+    ids = torch.arange(3 * CONTEXT * 2 + 2)
+    rows, contexts = rows_with_context(ids, 3)
+    assert torch.equal(rows.flatten(), ids[:-2])
+    for row, before in zip(rows[1:], contexts, strict=True):
+        assert torch.equal(before, torch.arange(CONTEXT) + row[0] - CONTEXT)
+    rows, contexts = rows_with_context(torch.arange(11), 2)
+    assert rows.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]] and contexts.tolist() == [[3, 4]]
+    rows, contexts = rows_with_context(torch.arange(5), 1)
+    assert rows.tolist() == [[0, 1, 2, 3, 4]] and len(contexts) == 0
+    state = first_from_zeros((torch.ones(2, 3, 4), torch.ones(2, 3, 4)))
+    expected = torch.tensor([0.0, 1, 1, 1])[None, :, None].expand(2, 4, 4)
+    assert torch.equal(state[0], expected) and torch.equal(state[1], expected)
