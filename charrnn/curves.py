@@ -12,7 +12,17 @@ from charrnn.cli import Parser, command
 from charrnn.console import Terminal
 from charrnn.errors import UserError
 from charrnn.files import check_output, require_regular
-from charrnn.page import escape, page, page_file, points, scale, series_colour, ticks, write_page
+from charrnn.page import (
+    escape,
+    page,
+    page_file,
+    points,
+    scale,
+    series_colour,
+    short,
+    ticks,
+    write_page,
+)
 
 AXES = {"seconds": "time", "epoch": "epochs", "chars": "characters"}
 LOSSES = ("train_loss", "val_loss")
@@ -97,12 +107,6 @@ def loss_range(runs: list[Run]) -> tuple[float, float]:
     high = max(value for value in values if value <= half + max(4 * (half - low), 0.5))
     margin = max(high - low, 1e-3) * 0.04
     return low - margin, high + margin
-
-
-def short(value: float) -> str:
-    """A number for an axis: 2,500,000 is 2.5M."""
-    size, unit = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M")) if abs(value) >= s), (1, ""))
-    return f"{value / size:,.6g}{unit}"
 
 
 def figure(runs: list[Run], axis: str, width: int) -> str:

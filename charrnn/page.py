@@ -107,6 +107,12 @@ def ticks(low: float, high: float, most: int = 8) -> list[float]:
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
+def short(value: float) -> str:
+    """A number for an axis: 2,500,000 is 2.5M."""
+    size, unit = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M")) if abs(value) >= s), (1, ""))
+    return f"{value / size:,.6g}{unit}"
+
+
 def series_colour(i: int) -> str:
     """The colour of the ``i``-th line of a figure, as CSS; they come round after SERIES."""
     return f"var(--series-{i % SERIES + 1})"

@@ -15,7 +15,18 @@ from torch import Tensor
 
 from charrnn.evaluation import first_from_zeros, rows_with_context
 from charrnn.model import CharRNN, Hidden, map_hidden
-from charrnn.page import SHADES, escape, page, page_file, points, scale, shade_class, shaded, ticks
+from charrnn.page import (
+    SHADES,
+    escape,
+    page,
+    page_file,
+    points,
+    scale,
+    shade_class,
+    shaded,
+    short,
+    ticks,
+)
 from charrnn.reading import Model, Text
 
 SHOWN = 100_000  # characters on the page: about 5 MB
@@ -228,7 +239,7 @@ def two_models(
     )
     marks = {f"mean {mean:+.2f}": mean}
     low = math.floor(min(-2.0, float(np.quantile(difference, 0.005))))
-    key = "".join(shaded(f"{k / 2:+g}", k) for k in range(-SHADES + 1, SHADES, 4))
+    key = "".join(shaded(f"{k / 2:+g}" if k else "0", k) for k in range(-SHADES + 1, SHADES, 4))
     aside = f"""<h2>Which of the two</h2>
 <p><b><bdi>{escape(better)}</bdi></b> expected this text better: it needs {abs(total):,.0f} bits
 fewer than <bdi>{escape(worse)}</bdi>, {abs(mean):.2f} a character. If one of the two had written
@@ -250,12 +261,12 @@ def lead(difference: np.ndarray) -> str:
     at = np.linspace(0, len(difference) - 1, min(len(difference), 280)).astype(int)
     sums = difference.cumsum()[at].tolist()
     low, high = min(0.0, *sums), max(0.0, *sums)
-    x_of, y_of = scale(0, max(len(difference) - 1, 1), 44, 296), scale(low, high, 92, 8)
+    x_of, y_of = scale(0, max(len(difference) - 1, 1), 58, 296), scale(low, high, 92, 8)
     svg = ""
     for value in ticks(low, high, 4):
         y = y_of(value)
-        svg += f'<path class="grid" d="M44 {y}H296"/>'
-        svg += f'<text x="38" y="{y + 4:g}" text-anchor="end">{value:,.6g}</text>'
+        svg += f'<path class="grid" d="M58 {y}H296"/>'
+        svg += f'<text x="52" y="{y + 4:g}" text-anchor="end">{short(value)}</text>'
     line = points([(x_of(i), y_of(v)) for i, v in zip(at.tolist(), sums, strict=True)])
     label = f"The difference added up: {sums[-1]:,.0f} bits at the end"
     return (
@@ -298,7 +309,9 @@ def surprise_page(models: list[Model], text: Text, losses: list[float]) -> str:
 <aside>{aside}</aside>
 <section><p class="small">Point at a character, tap it, or move with the arrow keys, to see what the
 model expected there; <kbd>n</kbd> and <kbd>p</kbd> go to the next and previous surprise.{cut}</p>
-<div class="text" tabindex="0" aria-label="The text, by surprise; arrow keys move through it">{text_html(characters, shades, linked)}</div></section>
+<div class="text" tabindex="0" aria-label="The text, by surprise; arrow keys move through it">{
+        text_html(characters, shades, linked)
+    }</div></section>
 </div>
 {data_block(models, text, predictions)}"""
     style, script = page_file("surprise.css"), page_file("surprise.js")
