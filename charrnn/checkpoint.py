@@ -1,24 +1,16 @@
 """What is kept on disk: written whole or not at all, read without running code."""
 
-import errno
 import os
 import pickletools
 import re
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
-
 from charrnn.errors import UserError
+from charrnn.files import atomic_file
 from charrnn.model import CELLS, CharRNN
 
 CALLED = {  # by the pickles that torch.save makes of tensors in dicts
@@ -26,82 +18,6 @@ CALLED = {  # by the pickles that torch.save makes of tensors in dicts
     "torch._utils _rebuild_parameter",
     "torch._utils _rebuild_tensor_v2",
 }
-
-
-@contextmanager
-def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write that replaces ``path`` at the end, or leaves it alone if anything fails.
-
-    Raises OSError as the file system does.
-    """
-    path = Path(path)
-    _refuse_read_only(path)
-    # the same name at each try, so that what a kill leaves behind is overwritten, not piled up;
-    # another one in each process that torchrun started, since all of them may need a corpus
-    partial = path.with_name(f".{path.name}.{os.environ.get('RANK', 0)}.tmp")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            partial.chmod(path.stat().st_mode & 0o777)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _refuse_read_only(path: Path) -> None:
-    """Raises PermissionError: replacing a file would not ask whether it may be written."""
-    if path.exists() and not path.stat().st_mode & 0o222:
-        raise PermissionError(errno.EACCES, "the file is read-only", str(path))
-
-
-def check_writable(path: str | Path) -> None:
-    """Raises UserError now if a file could not be written at ``path`` later."""
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
-        _refuse_read_only(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be written: {reason}; name another file") from None
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep a second run from writing to ``path``; the system frees the lock of a dead process.
-
-    Raises UserError with the process id of the run that holds it.
-    """
-    if fcntl is None:  # on Windows there is no lock
-        yield
-        return
-    lock = path.with_name(f".{path.name}.lock")
-    while True:
-        file = lock.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise UserError(
-                f"--ckpt {path}: process {file.read()} is training into it; wait for it, or name "
-                "another file"
-            ) from None
-        if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-            break  # else its last holder removed it just now
-    with file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            lock.unlink()
 
 
 def save_dict(path: str | Path, contents: dict[str, Any]) -> None:

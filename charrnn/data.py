@@ -1,11 +1,7 @@
 """Text -> ids -> batches."""
 
-import codecs
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,46 +10,7 @@ from torch.nn import functional as F
 
 from charrnn.errors import UserError
 
-BLOCK = 1 << 21  # bytes of text read at a time
 UNKNOWN = "\ufffd"  # stands for rare characters in a vocabulary made with --min-count
-
-
-def read_raw(path: str | Path) -> Iterator[bytes]:
-    """The bytes of a file in blocks. Raises UserError when it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            while raw := file.read(BLOCK):
-                yield raw
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a UTF-8 text with --data FILE") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read: {reason}; give a readable text file") from None
-
-
-def read_blocks(path: str | Path) -> Iterator[str]:
-    """The UTF-8 text in a file, without a byte-order mark and with ``\\n`` line ends, in blocks.
-
-    Raises UserError for a file that is missing, binary or not UTF-8 (with the byte offset).
-    """
-    without_mark = codecs.getincrementaldecoder("utf-8-sig")()
-    decoder = io.IncrementalNewlineDecoder(without_mark, translate=False)  # never parts \r and \n
-    read = 0
-    for raw in chain(read_raw(path), [b""]):
-        if (zero := raw.find(b"\0")) >= 0:
-            raise UserError(
-                f"{path}: binary, not text (a zero byte at byte {read + zero}); give UTF-8 text"
-            )
-        read += len(raw)
-        try:
-            text = decoder.decode(raw, final=not raw)
-        except UnicodeDecodeError as error:
-            where, bad = read - len(error.object) + error.start, error.object[error.start]
-            raise UserError(
-                f"{path}: not UTF-8: byte 0x{bad:02x} at byte {where}; save the file as UTF-8"
-            ) from None
-        if text:
-            yield text.replace("\r\n", "\n")
 
 
 def code_points(text: str) -> np.ndarray:
