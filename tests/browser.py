@@ -23,10 +23,18 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 CHROMIUM = None if os.name == "nt" else next(filter(None, map(shutil.which, NAMES)), None)
 SECONDS = 60.0  # for any one thing; a busy machine is slow
 FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --mute-audio "
-    "--disable-features=Translate,OptimizationHints,MediaRouter --remote-debugging-pipe"
-).split()
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--mute-audio",
+    "--disable-features=Translate,OptimizationHints,MediaRouter",
+    "--remote-debugging-pipe",
+)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 
 
