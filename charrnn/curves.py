@@ -42,12 +42,17 @@ class Run:
     text: str
     lines: list[dict[str, float]]
     skipped: int  # lines that could not be read
+    final: dict[str, float] | None = None  # of the best model, on all of the held-out text
     colour: str = "inherit"
 
-    def best(self) -> dict[str, float] | None:
+    def lowest(self) -> dict[str, float] | None:
         """The line with the lowest held-out loss, None without any."""
         known = [line for line in self.lines if not math.isnan(line["val_loss"])]
         return min(known, key=lambda line: line["val_loss"], default=None)
+
+    def best(self) -> dict[str, float] | None:
+        """The run's figure: of the finished run, else of the lowest line."""
+        return self.final or self.lowest()
 
     def model(self) -> str:
         """Cell and size, as far as the settings say."""
@@ -79,9 +84,12 @@ def read_log(path: str) -> Run:
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 run.skipped += 1
                 continue
-            while run.lines and run.lines[-1]["step"] >= numbers["step"]:
-                run.lines.pop()  # the run went on from an earlier state
-            run.lines.append(numbers)
+            if line.get("final") is True and not math.isnan(numbers["val_loss"]):
+                run.final = numbers
+            else:
+                run.lines.append(numbers)
+    if not run.lines:
+        run.lines = [run.final] if run.final else []
     if not run.lines:
         problem = "is empty" if not (run.skipped or run.settings) else "no line of losses in it"
         raise UserError(f"{path}: no log of train.py: {problem}; give a .jsonl that it left")
@@ -183,7 +191,7 @@ def outliers(
 
 def evaluations(run: Run, axis: str, xs: list[float], y_of: Any, high: float) -> str:
     """A dot that says its value for each held-out loss, the best one ringed."""
-    svg, best = "", run.best()
+    svg, best = "", run.lowest()
     for x, line in zip(xs, run.lines, strict=True):
         value = line["val_loss"]
         if value <= high and not math.isnan(x):
@@ -199,7 +207,7 @@ def name_at_end(
     run: Run, axis: str, x_of: Any, y_of: Any, labels: list[float], edges: tuple, right: float
 ) -> str:
     """The run's name above the end of its line, moved up or down from names already there."""
-    loss = "val_loss" if run.best() else "train_loss"
+    loss = "val_loss" if run.lowest() else "train_loss"
     ends = [(x_of(line[axis]), y_of(line[loss])) for line in run.lines]
     ends = [(x, y) for x, y in ends if not math.isnan(x + y)]
     if not ends:

@@ -4,9 +4,11 @@ nothing; escaping, colours, scales and ticks."""
 import base64
 import hashlib
 import html
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
+from typing import Any
 
 from charrnn.console import escape_control_chars
 from charrnn.files import open_output
@@ -23,6 +25,13 @@ def page_file(name: str) -> str:
 def escape(text: str) -> str:
     """``text`` for an element or a quoted attribute; control characters are spelled out."""
     return html.escape(escape_control_chars(text))
+
+
+def embed(value: Any) -> str:
+    """JSON for a ``<script>`` element that is not run: ASCII without <, > and &, so that no text
+    in it can end the element or begin another."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def page(

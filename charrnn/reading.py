@@ -35,13 +35,14 @@ class Model:
 
     def trained_on(self, corpus: Corpus) -> bool | None:
         """Whether this is the text of its training; None if the checkpoint does not say."""
-        if isinstance(known := self.checkpoint.get("fingerprint"), str):
-            return known == corpus.fingerprint
-        text = self.checkpoint.get("text")
-        if not isinstance(text, dict) or "chars" not in text:
-            return None
-        names = {path.name for path in corpus.paths} or {"python-docs"}
-        return text["chars"] == len(corpus.ids) and text.get("name") in names
+        known = self.checkpoint.get("fingerprint")
+        return known == corpus.fingerprint if isinstance(known, str) else None
+
+    def setting(self, name: str, kind: type, default: Any) -> Any:
+        """A setting of its run, where the checkpoint has one of this type; it may hold anything."""
+        settings = self.checkpoint.get("settings")
+        value = settings.get(name) if isinstance(settings, dict) else None
+        return value if type(value) is kind else default
 
     def val_frac(self) -> float:
         """The share of its text that training held out; 0.1 if the checkpoint does not say."""
@@ -68,18 +69,15 @@ def add_reading_flags(p: Parser) -> None:
         nargs="+",
         help="texts, a folder, or python-docs (default: data/anna.txt, downloaded once)",
     )
-    p.add_argument("--encoding", metavar="NAME", default="utf-8", help="of the texts")
+    encoding = "of the texts (default: as in the model's training, else utf-8)"
+    p.add_argument("--encoding", metavar="NAME", help=encoding)
     p.add_argument(
         "--split",
         choices=("val", "all"),
         help="val: only the end that training held out (default where the model's own text is "
         "recognised); all: all of it (default, and the only way, for another text)",
     )
-    add_device_flag(p)
 
-
-def add_device_flag(p: Parser) -> None:
-    """Where the model runs."""
     p.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:N or mps")
 
 
@@ -89,16 +87,14 @@ def load_model(path: str, device: str) -> Model:
     return Model(path, build_model(checkpoint, path).to(pick_device(device)).eval(), checkpoint)
 
 
-def min_count_of(models: list[Model]) -> int:
-    """The ``--min-count`` of the first model's run, so that its text is read as it was then."""
-    settings = models[0].checkpoint.get("settings")
-    count = settings.get("min_count", 1) if isinstance(settings, dict) else 1
-    return count if type(count) is int and 1 <= count < 2**31 else 1
-
-
 def read_corpus(args: Namespace, models: list[Model]) -> Corpus:
-    """The text that the flags of ``add_reading_flags`` name. Raises UserError as load_corpus."""
-    return load_corpus(args.data, min_count_of(models), args.encoding)
+    """The text that the flags name, read as the first model's was, so that it is recognised.
+
+    Raises UserError as load_corpus does.
+    """
+    encoding = args.encoding or models[0].setting("encoding", str, "utf-8")
+    min_count = max(1, models[0].setting("min_count", int, 1))
+    return load_corpus(args.data, min_count, encoding)
 
 
 def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
@@ -111,48 +107,64 @@ def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
     own = [model.trained_on(corpus) for model in models]
     notes = list(corpus.notes)
     split = args.split or ("val" if True in own else "all")
-    if split == "val" and all(known is False for known in own):
+    if split == "val" and all(answer is False for answer in own):
         split = "all"
         notes.append("not the text the model was trained on: all of it is read")
     ids, start = corpus.ids, 0
     if split == "val":
-        trained = [m for m, known in zip(models, own, strict=True) if known is not False]
+        trained = [m for m, answer in zip(models, own, strict=True) if answer is not False]
         start = len(ids) - len(split_text(ids, min(model.val_frac() for model in trained))[1])
-    encoded, counts = encode(ids[start:], corpus.vocabulary.tokens, models)
-    if left_out := sum(counts.values()):
-        shown = " ".join(ascii(char) for char in list(counts)[:10])
-        more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
+    counts = count(ids[start:], corpus.vocabulary.tokens)
+    vocabularies = [m.net.char2int for m in models]
+    strange = {
+        char: n
+        for char, n in counts.items()
+        if not all(char in chars or UNKNOWN in chars for chars in vocabularies)
+    }
+    if strange:
+        encoded = encode_known(ids[start:], corpus.vocabulary.tokens, counts, strange, models)
+        shown = " ".join(ascii(char) for char in list(strange)[:10])
+        more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
         notes.append(
-            f"{left_out:,} characters of {len(counts):,} kinds left out, which the model never "
-            f"saw: {shown}{more}"
+            f"{sum(strange.values()):,} characters of {len(strange):,} kinds left out, which the "
+            f"model never saw: {shown}{more}"
         )
+    else:
+        encoded = [corpus.encode_with(tuple(m.net.unique_tokens), start) for m in models]
     if len(encoded[0]) < 2:
         raise UserError(
             f"{name}: {len(encoded[0])} characters that the model knows; at least 2 are needed"
         )
-    return Text(name, encoded, split, left_out, notes)
+    return Text(name, encoded, split, sum(strange.values()), notes)
 
 
-def encode(
-    ids: Tensor, tokens: tuple[str, ...], models: list[Model]
-) -> tuple[list[Tensor], dict[str, int]]:
-    """``ids`` ``[T]`` of ``tokens`` as ids of each model, and how often each character was left out
-    because a model lacks it; those are left out for all, so that they read the same."""
-    keep = np.ones(len(tokens), bool)
-    tables = []
+def count(ids: Tensor, tokens: tuple[str, ...]) -> dict[str, int]:
+    """How often each of ``tokens`` comes in ``ids``, of those that do."""
+    counts = np.zeros(len(tokens), np.int64)
+    for block in ids.split(BLOCK):
+        counts += np.bincount(block.numpy(), minlength=len(tokens))
+    return {tokens[i]: int(counts[i]) for i in np.flatnonzero(counts)}
+
+
+def encode_known(
+    ids: Tensor,
+    tokens: tuple[str, ...],
+    counts: dict[str, int],
+    strange: dict[str, int],
+    models: list[Model],
+) -> list[Tensor]:
+    """``ids`` of ``tokens`` as ids of each model, without the ``strange`` characters."""
+    keep = np.array([token not in strange for token in tokens])
+    n_kept = sum(counts.values()) - sum(strange.values())
+    encoded = []
     for model in models:
         place = model.net.char2int
-        found = [place.get(token, place.get(UNKNOWN, -1)) for token in tokens]
-        keep &= np.array(found) >= 0
-        tables.append(np.array(found, np.uint8 if len(place) <= 256 else np.int16))
-    counts = np.zeros(len(tokens), np.int64)
-    blocks: list[list[np.ndarray]] = [[] for _ in models]
-    for part in ids.split(BLOCK):
-        block = part.numpy()
-        counts += np.bincount(block, minlength=len(tokens))
-        if not keep.all():
-            block = block[keep[block]]
-        for parts, table in zip(blocks, tables, strict=True):
-            parts.append(table[block])
-    left_out = {tokens[i]: int(counts[i]) for i in np.flatnonzero(~keep & (counts > 0))}
-    return [torch.from_numpy(np.concatenate(parts)) for parts in blocks], left_out
+        dtype = np.uint8 if len(place) <= 256 else np.int16
+        table = np.array([place.get(t, place.get(UNKNOWN, 0)) for t in tokens], dtype)
+        kept, end = np.empty(n_kept, dtype), 0
+        for block in ids.split(BLOCK):
+            part = table[block.numpy()[keep[block.numpy()]]]
+            kept[end : end + len(part)] = part
+            end += len(part)
+        encoded.append(torch.from_numpy(kept))
+    return encoded

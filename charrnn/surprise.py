@@ -2,7 +2,6 @@
 the page that shows it."""
 
 import base64
-import json
 import math
 import re
 import unicodedata
@@ -17,6 +16,7 @@ from charrnn.evaluation import first_from_zeros, rows_with_context
 from charrnn.model import CharRNN, Hidden, map_hidden
 from charrnn.page import (
     SHADES,
+    embed,
     escape,
     page,
     page_file,
@@ -197,10 +197,7 @@ def data_block(models: list[Model], text: Text, predictions: list[Predictions]) 
         }
         for model, ids, found in zip(models, text.ids, predictions, strict=True)
     ]
-    data = json.dumps(read)
-    for char in "<>&":
-        data = data.replace(char, f"\\u{ord(char):04x}")
-    return f'<script type="application/json" id="data">{data}</script>'
+    return f'<script type="application/json" id="data">{embed(read)}</script>'
 
 
 def one_model(model: Model, text: str, bits: np.ndarray) -> tuple[str, np.ndarray, set[int]]:
