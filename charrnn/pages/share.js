@@ -1,0 +1,289 @@
+/* The page: a text, what the model expects after it, and the worker that reads and writes. */
+function startPage(script) {
+  const $ = (id) => document.getElementById(id);
+  const model = JSON.parse($("model").textContent);
+  const { tokens } = model;
+  const idOf = new Map(tokens.map((token, id) => [token, id]));
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const text = $("text"), marks = $("marks");
+
+  /* The text, a character at a time: {char, id, written, bits}. id is undefined where the model
+   * never saw the character (it then reads U+FFFD if it knows that one, else nothing), written is
+   * true for the model's own, bits is its surprise, once known. */
+  let chars = [];
+  let logits = null; // scores of what comes next
+  let job = null; // what the worker was last asked for
+
+  const typedChar = (char) => ({ char, id: idOf.get(char), written: false, bits: null });
+  const idRead = ({ id }) => id ?? idOf.get("\ufffd");
+  const known = () => chars.filter((char) => idRead(char) !== undefined);
+  const shown = (char) => (char === "\r" ? "\n" : char); // as a text field has it
+  const joined = (some) => some.map(({ char }) => char).join("");
+  const say = (words) => { $("status").textContent = words; };
+
+  /* ---- the worker ---- */
+
+  const blob = new Blob([script], { type: "text/javascript" });
+  const worker = new Worker(URL.createObjectURL(blob));
+  worker.postMessage({ model, base64: $("weights").textContent });
+  worker.onerror = () => say("The model did not start in this browser.");
+
+  /* Have the worker read the text as it is now, and write `length` characters more; `words` are
+   * said when that is done. */
+  function ask(length = 0, words = "") {
+    const asked = known(), number = (job?.number ?? 0) + 1;
+    job = { number, asked, length, words, read: asked.length, began: performance.now() };
+    const seed = Number($("seed").value);
+    worker.postMessage({ job: number, ids: asked.map(idRead), length, seed, ...settings() });
+    showButtons();
+  }
+
+  const writing = () => job.length > 0;
+
+  function showButtons() {
+    $("write").textContent = writing() ? "Stop" : "Write";
+    $("back").disabled = writing() || !chars.at(-1)?.written;
+  }
+
+  worker.onmessage = ({ data: { job: number, from, bits, written, logits: after, done } }) => {
+    if (number !== job.number) return; // an answer to what is no longer asked
+    const added = written.map((id) => ({ char: tokens[id], id, written: true, bits: null }));
+    job.asked.push(...added);
+    bits.forEach((some, i) => { job.asked[from + i].bits = some; });
+    logits = after;
+    append(added);
+    const first = chars.length - added.length;
+    paint($("colour").checked && bits.length > 0 ? chars.indexOf(job.asked[from]) : first);
+    report(from + bits.length, done);
+    if (done) job.length = 0;
+    if (done || !writing() || !calm.matches) showGuesses(done);
+    showButtons();
+  };
+
+  /* Say what was done: once, at the end, so that a screen reader is not flooded. */
+  function report(read, done) {
+    const wrote = (job.asked.length - job.read).toLocaleString("en");
+    const strange = [...new Set(chars.filter(({ id }) => id === undefined).map(({ char }) => char))];
+    if (!done && read >= job.read) {
+      say("Writing …");
+    } else if (!done) {
+      say(`Reading: ${Math.floor((100 * read) / job.read)} %`);
+    } else if (writing()) {
+      const speed = (job.asked.length - job.read) / (performance.now() - job.began) * 1000;
+      say(`Wrote ${wrote} characters with seed ${$("seed").value}, ${Math.round(speed)} a second.`);
+    } else if (job.words !== "") {
+      say(job.words);
+    } else if (strange.length > 0) {
+      const names = strange.slice(0, 8).map(nameOf).join(" ") + (strange.length > 8 ? " …" : "");
+      say(`The model never saw, and ${idOf.has("\ufffd") ? "reads as unknown" : "leaves out"}: ${names}`);
+    } else {
+      say("Ready.");
+    }
+    if (done) showMean();
+  }
+
+  /* ---- the text ---- */
+
+  /* Characters at the end, without moving the caret; stay at the end if it was in sight. */
+  function append(added) {
+    if (added.length === 0) return;
+    const paper = text.closest(".paper");
+    const below = paper.scrollHeight - paper.scrollTop - paper.clientHeight;
+    for (const char of added) chars.push(char);
+    const end = text.value.length;
+    text.setRangeText(joined(added), end, end, "preserve");
+    requestAnimationFrame(() => { if (below < 40) paper.scrollTop = paper.scrollHeight; });
+  }
+
+  /* What was typed, pasted or deleted: characters before and after it stay what they were. */
+  function edited() {
+    const now = [...text.value], most = Math.min(now.length, chars.length);
+    let head = 0, tail = 0;
+    while (head < most && now[head] === shown(chars[head].char)) head++;
+    while (tail < most - head && now[now.length - 1 - tail] === shown(chars[chars.length - 1 - tail].char)) tail++;
+    const after = chars.slice(chars.length - tail);
+    chars = [...chars.slice(0, head), ...now.slice(head, now.length - tail).map(typedChar), ...after];
+    for (const char of after) char.bits = null;
+    paint(head);
+    ask();
+  }
+
+  let runs = []; // stretches of the text with one mark: {node, end}
+
+  function markOf({ id, written, bits }) {
+    if (id === undefined) return "strange";
+    if ($("colour").checked) return bits === null ? "" : `s${Math.min(9, Math.floor(bits))}`;
+    return written ? "written" : "";
+  }
+
+  /* Mark the text anew from a character on; those before it have not changed. */
+  function paint(from) {
+    while (runs.length > 0 && (runs.at(-1).end >= from)) runs.pop().node.remove();
+    for (let i = runs.at(-1)?.end ?? 0; i < chars.length;) {
+      const mark = markOf(chars[i]), start = i;
+      while (i < chars.length && markOf(chars[i]) === mark) i++;
+      const node = document.createElement(mark === "" ? "span" : "i");
+      node.className = mark;
+      node.textContent = joined(chars.slice(start, i));
+      marks.insertBefore(node, marks.lastChild);
+      runs.push({ node, end: i });
+    }
+  }
+
+  /* ---- what comes next ---- */
+
+  const format = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+  /* A character, or its name where it cannot be seen or would act on what stands beside it. */
+  function nameOf(char) {
+    const names = { "\n": "newline", " ": "space", "\t": "tab", "\r": "return", "\u00a0": "no-break space" };
+    if (char in names) return names[char];
+    const code = char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    return /[\p{C}\p{Z}\p{M}]/u.test(char) ? `U+${code}` : char;
+  }
+
+  const buttons = Array.from({ length: Math.min(5, tokens.length) }, () => {
+    const button = document.createElement("button");
+    button.className = "guess";
+    for (const [tag, name] of [["bdi", "char"], ["span", "bar"], ["span", "percent"]]) {
+      const part = document.createElement(tag);
+      part.className = name;
+      button.append(part);
+    }
+    button.addEventListener("click", () => choose(button.token));
+    const item = document.createElement("li");
+    item.append(button);
+    $("guesses").append(item);
+    return button;
+  });
+
+  let shownAt = 0;
+
+  function showGuesses(now = true) {
+    if (logits === null || (!now && performance.now() - shownAt < 100)) return; // none can read faster
+    shownAt = performance.now();
+    const { temperature, top_k } = settings();
+    const drawn = choices(logits, temperature, top_k);
+    likeliest(logits, buttons.length).forEach((id, i) => {
+      const chance = 2 ** -surprise(logits, id), place = drawn.ids.indexOf(id);
+      const [char, bar, percent] = buttons[i].children, name = nameOf(tokens[id]);
+      buttons[i].token = tokens[id];
+      char.textContent = name;
+      char.classList.toggle("unseen-char", name !== tokens[id]);
+      bar.style.setProperty("--p", chance.toFixed(4));
+      bar.style.setProperty("--drawn", (place < 0 ? 0 : drawn.chances[place]).toFixed(4));
+      percent.textContent = format.format(chance);
+      buttons[i].setAttribute("aria-label", `Add ${name}, ${format.format(chance)}`);
+    });
+  }
+
+  function choose(token) {
+    append([typedChar(token)]);
+    paint(chars.length - 1);
+    ask();
+  }
+
+  /* ---- what can be set ---- */
+
+  const most = Math.min(31, tokens.length); // the last place of the slider means all
+  $("top_k").max = most;
+  $("top_k").value = Math.min(5, most);
+
+  function settings() {
+    const top_k = Number($("top_k").value);
+    return { temperature: Number($("temperature").value), top_k: top_k >= most ? 0 : top_k };
+  }
+
+  function showSettings() {
+    const { temperature, top_k } = settings();
+    const words = {
+      temperature: temperature.toFixed(2),
+      top_k: top_k === 0 ? `all ${tokens.length.toLocaleString("en")}` : String(top_k),
+      length: `${Number($("length").value).toLocaleString("en")} characters`,
+    };
+    for (const [id, value] of Object.entries(words)) {
+      document.querySelector(`output[for=${id}]`).textContent = value;
+      $(id).setAttribute("aria-valuetext", value);
+    }
+    showGuesses();
+  }
+
+  function showMean() {
+    const read = chars.filter(({ bits, written }) => bits !== null && !written);
+    const mean = read.reduce((sum, { bits }) => sum + bits, 0) / read.length;
+    $("mean").textContent = read.length === 0 ? "" : `What was typed has ${mean.toFixed(2)} per character`
+      + (model.bits === null ? "." : `; the text that the model was tested on, ${model.bits.toFixed(2)}.`);
+  }
+
+  /* ---- buttons and keys ---- */
+
+  function write() {
+    if (writing()) return stop();
+    if ($("fresh").checked) $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
+    if (!$("seed").checkValidity() || $("seed").value === "") $("seed").value = 1;
+    ask(Number($("length").value));
+  }
+
+  function stop() {
+    if (writing()) ask(0, `Stopped after ${job.asked.length - job.read} characters.`);
+  }
+
+  /* What the model wrote last goes; what was typed before it stays. */
+  function takeBack() {
+    while (chars.at(-1)?.written) chars.pop();
+    text.value = joined(chars);
+    paint(chars.length);
+    ask();
+    text.focus();
+  }
+
+  async function copy() {
+    const all = joined(chars);
+    try {
+      await navigator.clipboard.writeText(all);
+    } catch { // not allowed for a file in some browsers
+      text.focus();
+      text.select();
+      document.execCommand("copy");
+    }
+    say(`Copied ${chars.length.toLocaleString("en")} characters.`);
+  }
+
+  text.addEventListener("input", edited);
+  $("write").addEventListener("click", write);
+  $("back").addEventListener("click", takeBack);
+  $("copy").addEventListener("click", copy);
+  $("colour").addEventListener("change", () => {
+    $("surprise").hidden = !$("colour").checked;
+    paint(0);
+  });
+  for (const id of ["temperature", "top_k", "length"]) $(id).addEventListener("input", showSettings);
+  $("seed").addEventListener("input", () => { $("fresh").checked = false; });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") stop();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target === text) {
+      event.preventDefault();
+      write();
+    }
+  });
+
+  /* ---- begin ---- */
+
+  for (let bits = 0; bits < 10; bits++) {
+    const shade = document.createElement("i");
+    shade.className = `s${bits}`;
+    shade.textContent = bits < 9 ? bits : "9+";
+    document.querySelector(".key").append(shade);
+  }
+  const states = { lstm: "two numbers for each of its cells", gru: "a number for each of its cells" };
+  $("state-size").textContent = `${states[model.cell] ?? states.gru}, `
+    + `${(model.n_hidden * model.n_layers).toLocaleString("en")} of them`;
+  $("cell").textContent = CELLS[model.cell].toString().replace(/^ {2}/gm, "");
+  marks.append("\u200b"); // a last line that is empty has a height too
+  text.value = JSON.parse($("prime").textContent);
+  showSettings();
+  edited();
+}
+
+if (typeof document === "undefined") startWorker();
+else startPage(document.currentScript.textContent);
