@@ -55,8 +55,8 @@ def describe(checkpoint: dict[str, Any], model: CharRNN) -> tuple[str | None, fl
     checkpoint does not say; and the facts for the page's caption."""
     text, loss = checkpoint.get("text"), checkpoint.get("val_loss")
     name = text.get("name") if isinstance(text, dict) else None
-    name = name if isinstance(name, str) and name else None
-    loss = loss if isinstance(loss, float) and math.isfinite(loss) else None
+    name = name[:100] if isinstance(name, str) and name else None
+    loss = loss if isinstance(loss, float) and 0 <= loss < 100 else None
     size = sum(weight.numel() for weight in model.parameters())
     facts = [f"{model.cell.upper()}, {model.n_hidden} x {model.n_layers}: {size:,} weights"]
     if name is not None:
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     model = build_model(checkpoint, args.ckpt).eval()
     html = share_page(checkpoint, model, args.title, args.prime, args.weights)
     write_page(out, html)
-    said = f"{out}: {len(html.encode()) / 1e6:.1f} MB; open it in a browser"
+    said = f"{out}: {len(html) / 1e6:.1f} MB; open it in a browser"
     if len(html) > LARGE and args.weights != "int8":
         said += ". That is much for a visitor to load: --weights int8 makes half of it"
     Terminal(sys.stderr).write(f"{said}\n")

@@ -19,7 +19,7 @@ function startPage(script) {
   const known = () => chars.filter((char) => idRead(char) !== undefined);
   const shown = (char) => (char === "\r" ? "\n" : char); // as a text field has it
   const joined = (some) => some.map(({ char }) => char).join("");
-  const say = (words) => { $("status").textContent = words; };
+  const say = (words) => { if ($("status").textContent !== words) $("status").textContent = words; };
 
   /* ---- the worker ---- */
 
@@ -33,8 +33,9 @@ function startPage(script) {
   function ask(length = 0, words = "") {
     const asked = known(), number = (job?.number ?? 0) + 1;
     job = { number, asked, length, words, read: asked.length, began: performance.now() };
-    const seed = Number($("seed").value);
-    worker.postMessage({ job: number, ids: asked.map(idRead), length, seed, ...settings() });
+    const ids = asked.map(idRead), seed = Number($("seed").value);
+    const from = asked.filter(({ bits }) => bits !== null).length; // where surprises are not known
+    worker.postMessage({ job: number, ids, from, length, seed, ...settings() });
     showButtons();
   }
 
@@ -84,15 +85,19 @@ function startPage(script) {
 
   /* ---- the text ---- */
 
-  /* Characters at the end, without moving the caret; stay at the end if it was in sight. */
+  const paper = text.closest(".paper");
+  let follows = true; // the end of the text is in sight, and stays there
+  paper.addEventListener("scroll", () => {
+    follows = paper.scrollHeight - paper.scrollTop - paper.clientHeight < 40;
+  });
+
+  /* Characters at the end, without moving the caret. */
   function append(added) {
     if (added.length === 0) return;
-    const paper = text.closest(".paper");
-    const below = paper.scrollHeight - paper.scrollTop - paper.clientHeight;
     for (const char of added) chars.push(char);
     const end = text.value.length;
     text.setRangeText(joined(added), end, end, "preserve");
-    requestAnimationFrame(() => { if (below < 40) paper.scrollTop = paper.scrollHeight; });
+    if (follows) requestAnimationFrame(() => { paper.scrollTop = paper.scrollHeight; });
   }
 
   /* What was typed, pasted or deleted: characters before and after it stay what they were. */
@@ -221,7 +226,9 @@ function startPage(script) {
     if (writing()) return stop();
     if ($("fresh").checked) $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
     if (!$("seed").checkValidity() || $("seed").value === "") $("seed").value = 1;
-    ask(Number($("length").value));
+    const room = text.maxLength - text.value.length;
+    if (room > 0) ask(Math.min(Number($("length").value), room));
+    else say("The field is full: delete some of the text, or take back what was written.");
   }
 
   function stop() {
