@@ -1,7 +1,6 @@
 """Make a page that writes: a model and what runs it, in one HTML file for any browser."""
 
 import base64
-import json
 import math
 import os
 import sys
@@ -18,7 +17,7 @@ from charrnn.errors import UserError
 from charrnn.files import check_output
 from charrnn.generation import default_prime
 from charrnn.model import CharRNN
-from charrnn.page import page, page_file, write_page
+from charrnn.page import embed, page, page_file, write_page
 
 SCRIPTS = ("decoder.js", "worker.js", "share.js")  # one script, run by the page and its worker
 POLICY = "connect-src 'none'; worker-src blob:"  # added to what any page of ours allows: nothing
@@ -41,13 +40,6 @@ def pack(weight: Tensor, weights: str) -> bytes:
     scales = (weight.abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-30)
     steps = (weight / scales).round().to(torch.int8)
     return scales.numpy().astype("<f4").tobytes() + steps.numpy().tobytes()
-
-
-def embed(value: Any) -> str:
-    """JSON for a ``<script>`` element that is not run: ASCII without <, > and &, so that no text
-    in it can end the element or begin another."""
-    text = json.dumps(value, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def describe(checkpoint: dict[str, Any], model: CharRNN) -> tuple[str | None, float | None, list]:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from browser import Browser, Tab, browser  # noqa: F401 (a fixture)
@@ -131,6 +132,14 @@ def test_weights_are_rounded_by_no_more_than_their_precision(
         assert wrong.nonzero().tolist() == ([[3, 4]] if "fc" in name and error < 1e-3 else [])
 
 
+def test_float16_is_decoded_exactly(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+    numbers = np.arange(65536, dtype=np.uint16).view(np.float16).astype(float)
+    with browser.open(make(tmp_path, random_model("\na", "rnn", 1))) as tab:
+        found = np.array(tab.evaluate("Array.from({length: 65536}, (_, bits) => half(bits))"))
+    finite = np.isfinite(numbers)
+    assert finite.sum() == 65536 - 2 * 1024 and (found == numbers)[finite].all()
+
+
 def test_temperature_and_top_k_are_those_of_sample(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
     page = make(tmp_path, random_model("\nabc", "rnn", 1))
     logits = [2.0, -1.0, 0.5, 2.5, -3.0, 1.0, 1.0]
@@ -207,6 +216,25 @@ def test_stop_stops(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
         wait_for_guesses(tab, logits_after(read_page(page), text[3:], "\nabc")[-1])
         assert tab.evaluate(TEXT) == text
         assert f"Stopped after {len(text) - 3} " in tab.evaluate(STATUS)
+
+
+def test_settings_count_at_once(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+    model = random_model("\nabcdefgh", "lstm", 1, n_hidden=768)
+    page = make(tmp_path, model)
+    with browser.open(page) as tab:
+        tab.wait(READY)
+        put(tab, temperature=2, top_k=9, length=2000)
+        tab.click("#write")
+        tab.wait(f"{TEXT}.length > 20")
+        put(tab, temperature=0)
+        length = tab.evaluate(f"{TEXT}.length")
+        tab.wait(f"{TEXT}.length > {length} + 100")
+        tab.press("Escape")
+        tab.wait(IDLE)
+        text = tab.evaluate(TEXT)
+    likeliest = logits_after(read_page(page), text)[:-1].argmax(dim=1)
+    follows = likeliest == Vocabulary(tuple(model.unique_tokens)).encode(text)
+    assert follows[length + 60 :].all() and not follows[:length].all()
 
 
 def test_guesses_follow_each_key_and_can_be_chosen(browser: Browser, tmp_path: Path) -> None:  # noqa: F811

@@ -3,11 +3,11 @@
  * First it is sent {model, base64}. Then jobs {job, ids, from, length, temperature, top_k, seed}:
  * read ids, write `length` more. It answers each with any number of {job, from, bits, written,
  * logits, done}: the surprises of the characters from `from` on, the ids it wrote, and the scores
- * of each next character. A new job ends the one before. */
+ * of each next character. A new job ends the one before; {temperature, top_k} changes its. */
 function startWorker() {
   const EVERY = 64; // characters between two saved states: a change in the text reads few again
   const SLICE = 16; // milliseconds between two answers
-  let decoder, current = 0;
+  let decoder, current; // the job
   let read = [], surprises = []; // the ids read so far, and how surprising each was
   let saved = []; // the state before every EVERY-th of them
 
@@ -35,8 +35,8 @@ function startWorker() {
     port2.postMessage(null);
   });
 
-  async function work({ job, ids, from, length, temperature, top_k, seed }) {
-    const random = randomNumbers(seed);
+  async function work(job) {
+    const { ids, length } = job, random = randomNumbers(job.seed);
     rewind(ids);
     for (let left = length, done = false; !done;) {
       const end = performance.now() + SLICE, written = [];
@@ -44,16 +44,16 @@ function startWorker() {
         if (read.length < ids.length) {
           step(ids[read.length]);
         } else if (left > 0) {
-          written.push(draw(decoder.logits, temperature, top_k, random));
+          written.push(draw(decoder.logits, job.temperature, job.top_k, random));
           step(written.at(-1));
           left--;
         } else {
           done = true;
         }
       }
-      const bits = surprises.slice(from), logits = decoder.logits.slice();
-      postMessage({ job, from, bits, written, logits, done });
-      from += bits.length;
+      const bits = surprises.slice(job.from), logits = decoder.logits.slice();
+      postMessage({ job: job.job, from: job.from, bits, written, logits, done });
+      job.from += bits.length;
       await pause();
       if (job !== current) return;
     }
@@ -64,9 +64,11 @@ function startWorker() {
       decoder = new Decoder(data.model, unpack(data.model, data.base64));
       decoder.step(data.model.start); // as if a line began
       saved = [decoder.save()];
-    } else {
-      current = data.job;
+    } else if (data.job) {
+      current = data;
       work(data);
+    } else if (current) {
+      Object.assign(current, data);
     }
   };
 }
