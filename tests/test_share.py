@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 import threading
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,12 +21,14 @@ from charrnn import CharRNN, Vocabulary, save_checkpoint
 from charrnn import share as share_module
 from charrnn.share import main
 
+ROOT = Path(__file__).parent.parent
 CELLS = ("lstm", "gru", "rnn")
 HACK = "document.title='hacked'"
 HOSTILE = (
     f"<script>{HACK}</script></script></div></title></style></textarea><script>{HACK}</script>"
     f'<!-- <script> --> <img src=x onerror="{HACK}"> "\' onmouseover="{HACK}" ]]> &lt;b&gt; '
-    "$model ${weights} \\u003c \u2028\u2029\x00\x1b[31m\x07 \u202eback\u202c "
+    "</script <!-- <script \n</script\n $model ${weights} \\u003c \u2028\u2029\x00\x1b[31m\x07 "
+    "\u202eback\u202c "
     "\u05e9\u05dc\u05d5\u05dd e\u0301 \U0001f468\u200d\U0001f469 \ufeff\n\r\n\ttab\n"
 )
 
@@ -120,7 +124,7 @@ def test_weights_are_rounded_by_no_more_than_their_precision(
     model = random_model("ab\ncd", "gru", 2)
     with torch.no_grad():
         model.fc.weight[2] = 0  # a row without a scale
-        model.fc.weight[3, 4] = 1e6  # more than float16 has
+        model.fc.weight[3, 4] = 1e6  # more than float16 has: 65504
     rounded = read_page(make(tmp_path, model, "--weights", weights)).state_dict()
     for name, weight in model.state_dict().items():
         if weight.dim() == 1:
@@ -130,6 +134,7 @@ def test_weights_are_rounded_by_no_more_than_their_precision(
         allowed = error * (weight.abs() if weights == "float16" else largest) + 1e-7
         wrong = (rounded[name] - weight).abs() > allowed
         assert wrong.nonzero().tolist() == ([[3, 4]] if "fc" in name and error < 1e-3 else [])
+    assert rounded["fc.weight"][3, 4] in (65504, 1e6)
 
 
 def test_float16_is_decoded_exactly(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
@@ -216,6 +221,10 @@ def test_stop_stops(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
         wait_for_guesses(tab, logits_after(read_page(page), text[3:], "\nabc")[-1])
         assert tab.evaluate(TEXT) == text
         assert f"Stopped after {len(text) - 3} " in tab.evaluate(STATUS)
+        text += "abcdefgh" * 20  # takes a while to read, and nothing else is read meanwhile
+        tab.evaluate("document.getElementById('text').setSelectionRange(1e6, 1e6)")
+        type_in(tab, "abcdefgh" * 20)
+        wait_for_guesses(tab, logits_after(read_page(page), text)[-1])
 
 
 def test_settings_count_at_once(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
@@ -265,13 +274,20 @@ def test_guesses_follow_each_key_and_can_be_chosen(browser: Browser, tmp_path: P
 
 def test_a_change_anywhere_is_read_as_the_text_now_is(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
     model = random_model("\nabcdefgh", "lstm", 2)
+    with torch.no_grad():  # a long memory: forget little, take in little
+        for name, weight in model.lstm.named_parameters():
+            weight[: 2 * 21] *= 0.1
+            if "bias_ih" in name:
+                weight[:21], weight[21:42] = -2, 6
     page = make(tmp_path, model)
     rounded = read_page(page)
-    text = "".join("abcdefgh"[i] for i in torch.randint(8, (150,)))
+    text = "".join("abcdefgh"[i] for i in torch.randint(8, (130,)))
+    one, other = (logits_after(rounded, text[: k + 1] + "a" * (129 - k))[-1] for k in (9, 10))
+    assert (one.softmax(0) - other.softmax(0)).abs().max() > 0.005
     with browser.open(page) as tab:
         type_in(tab, text)
         wait_for_guesses(tab, logits_after(rounded, text)[-1])
-        for place in (100, 148, 20, 64):  # states are kept after 0, 64 and 128 characters
+        for place in (129, 100, 130, 20, 64):  # states are kept after 0, 64 and 128 characters
             tab.evaluate(f"document.getElementById('text').setSelectionRange({place}, {place} + 1)")
             tab.type("hh")
             text = text[:place] + "hh" + text[place + 1 :]
@@ -423,9 +439,9 @@ def test_marks_lie_under_their_letters(browser: Browser, tmp_path: Path, width: 
     with browser.open(make(tmp_path, model, "--prime", text), width=width) as tab:
         tab.wait(READY)
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        heights = "[text, marks].map(e => [e.scrollHeight, e.clientWidth])"
         tab.evaluate("document.getElementById('colour').click()")
-        field, under = tab.evaluate(heights)
+        box = "(e => [e.scrollHeight, ...Object.values(e.getBoundingClientRect().toJSON())])"
+        field, under = tab.evaluate(f"[text, marks].map({box})")
         assert field == under
         assert field[0] > (8 if width > 1000 else 20) * 20
 
@@ -520,6 +536,7 @@ def test_only_an_earlier_page_is_replaced(
         assert main(["--ckpt", str(net), "--out", f"{tmp_path}/{name}"]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and name in said
+        assert ("no page of ours" in said) == (name in others)  # else: it is the model
     assert net.read_bytes() == model
     assert all((tmp_path / name).read_bytes() == contents for name, contents in others.items())
     (tmp_path / "empty.html").touch()
@@ -551,3 +568,18 @@ def test_what_the_checkpoint_says_is_in_the_caption(tmp_path: Path) -> None:
         assert (
             "<h1>A network that writes</h1>" in html and "held-out" not in html.split("<main>")[0]
         )
+
+
+def test_the_benchmark_prints_its_figures(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+    text = "abc\n" * 200
+    (tmp_path / "a.txt").write_text(text)
+    make(tmp_path, random_model("\nabc", "gru", 1))
+    flags = ("--sizes", "8x1", "8x2", "--length", "50", "--repeats", "1", "--cell", "gru")
+    flags += ("--ckpt", f"{tmp_path}/a.net", "--data", f"{tmp_path}/a.txt")
+    command = [sys.executable, "-m", "benchmarks.share_speed", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    speed = r"8x{}: [\d,]+ characters a second, a page of 0\.\d MB"
+    patterns = [speed.format(1), speed.format(2), r"held-out loss: (\d\.\d+) nats.*"]
+    patterns += [r"float16: (\d\.\d+) \([+-]0\.\d+\)", r"int8: (\d\.\d+) \([+-]0\.\d+\)"]
+    lines = done.stdout.splitlines()[1:]
+    assert [bool(re.fullmatch(*both)) for both in zip(patterns, lines, strict=True)] == [True] * 5

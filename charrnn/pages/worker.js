@@ -30,8 +30,9 @@ function startWorker() {
 
   /* Let messages in; setTimeout would wait at least 4 ms. */
   const { port1, port2 } = new MessageChannel();
+  port1.start();
   const pause = () => new Promise((resolve) => {
-    port1.onmessage = resolve;
+    port1.addEventListener("message", resolve, { once: true });
     port2.postMessage(null);
   });
 
