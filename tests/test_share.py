@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import Browser, Tab, browser  # noqa: F401 (a fixture)
+from browser import Browser, Tab, running_browser  # noqa: F401 (a fixture)
 from torch import Tensor
 
 from benchmarks.share_speed import read_page
@@ -98,7 +98,7 @@ def wait_for_guesses(tab: Tab, logits: Tensor) -> None:
 @pytest.mark.parametrize("n_layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
 def test_logits_are_those_of_pytorch(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     tmp_path: Path,
     cell: str,
     n_layers: int,
@@ -137,7 +137,7 @@ def test_weights_are_rounded_by_no_more_than_their_precision(
     assert rounded["fc.weight"][3, 4] in (65504, 1e6)
 
 
-def test_float16_is_decoded_exactly(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_float16_is_decoded_exactly(browser: Browser, tmp_path: Path) -> None:
     numbers = np.arange(65536, dtype=np.uint16).view(np.float16).astype(float)
     with browser.open(make(tmp_path, random_model("\na", "rnn", 1))) as tab:
         found = np.array(tab.evaluate("Array.from({length: 65536}, (_, bits) => half(bits))"))
@@ -145,7 +145,7 @@ def test_float16_is_decoded_exactly(browser: Browser, tmp_path: Path) -> None:  
     assert finite.sum() == 65536 - 2 * 1024 and (found == numbers)[finite].all()
 
 
-def test_temperature_and_top_k_are_those_of_sample(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_temperature_and_top_k_are_those_of_sample(browser: Browser, tmp_path: Path) -> None:
     page = make(tmp_path, random_model("\nabc", "rnn", 1))
     logits = [2.0, -1.0, 0.5, 2.5, -3.0, 1.0, 1.0]
     with browser.open(page) as tab:
@@ -165,7 +165,7 @@ def test_temperature_and_top_k_are_those_of_sample(browser: Browser, tmp_path: P
         assert tab.evaluate(greedy) == 3
 
 
-def test_writes_what_is_likeliest_at_temperature_0(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_writes_what_is_likeliest_at_temperature_0(browser: Browser, tmp_path: Path) -> None:
     model = random_model("\nabcdefgh", "lstm", 2)
     page = make(tmp_path, model, "--prime", "abba")
     rounded, expected = read_page(page), "abba"
@@ -181,7 +181,7 @@ def test_writes_what_is_likeliest_at_temperature_0(browser: Browser, tmp_path: P
         assert "Wrote 100 characters" in tab.evaluate(STATUS)
 
 
-def test_the_same_seed_writes_the_same_text(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_the_same_seed_writes_the_same_text(browser: Browser, tmp_path: Path) -> None:
     page = make(tmp_path, random_model("\nabcdefgh", "gru", 1))
     texts = []
     with browser.open(page) as tab:
@@ -206,7 +206,7 @@ def test_the_same_seed_writes_the_same_text(browser: Browser, tmp_path: Path) ->
         assert len(seeds) == 3
 
 
-def test_stop_stops(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_stop_stops(browser: Browser, tmp_path: Path) -> None:
     model = random_model("\nabcdefgh", "lstm", 1, n_hidden=768)  # slow: seconds for all of it
     page = make(tmp_path, model, "--prime", "abc")
     with browser.open(page) as tab:
@@ -227,7 +227,7 @@ def test_stop_stops(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
         wait_for_guesses(tab, logits_after(read_page(page), text)[-1])
 
 
-def test_settings_count_at_once(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_settings_count_at_once(browser: Browser, tmp_path: Path) -> None:
     model = random_model("\nabcdefgh", "lstm", 1, n_hidden=768)
     page = make(tmp_path, model)
     with browser.open(page) as tab:
@@ -237,16 +237,16 @@ def test_settings_count_at_once(browser: Browser, tmp_path: Path) -> None:  # no
         tab.wait(f"{TEXT}.length > 20")
         put(tab, temperature=0)
         length = tab.evaluate(f"{TEXT}.length")
-        tab.wait(f"{TEXT}.length > {length} + 100")
+        tab.wait(f"{TEXT}.length > {length} + 400")
         tab.press("Escape")
         tab.wait(IDLE)
         text = tab.evaluate(TEXT)
     likeliest = logits_after(read_page(page), text)[:-1].argmax(dim=1)
     follows = likeliest == Vocabulary(tuple(model.unique_tokens)).encode(text)
-    assert follows[length + 60 :].all() and not follows[:length].all()
+    assert follows[length + 300 :].all() and not follows[:length].all()
 
 
-def test_guesses_follow_each_key_and_can_be_chosen(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_guesses_follow_each_key_and_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
     model = random_model("\nabcdefg h", "gru", 2)
     page = make(tmp_path, model)
     rounded = read_page(page)
@@ -272,7 +272,7 @@ def test_guesses_follow_each_key_and_can_be_chosen(browser: Browser, tmp_path: P
         assert tab.evaluate(TEXT) == text
 
 
-def test_a_change_anywhere_is_read_as_the_text_now_is(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_a_change_anywhere_is_read_as_the_text_now_is(browser: Browser, tmp_path: Path) -> None:
     model = random_model("\nabcdefgh", "lstm", 2)
     with torch.no_grad():  # a long memory: forget little, take in little
         for name, weight in model.lstm.named_parameters():
@@ -295,7 +295,7 @@ def test_a_change_anywhere_is_read_as_the_text_now_is(browser: Browser, tmp_path
             assert tab.evaluate(TEXT) == text
 
 
-def test_surprise_is_the_loss_in_bits(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_surprise_is_the_loss_in_bits(browser: Browser, tmp_path: Path) -> None:
     model = random_model("\nabcdefgh", "rnn", 2)
     page = make(tmp_path, model, val_loss=2.0)
     text = "bad head\nhedge a bed abc".replace(" ", "")
@@ -318,7 +318,7 @@ def test_surprise_is_the_loss_in_bits(browser: Browser, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokens", ["\nabc", "\nabc\ufffd"])
-def test_unknown_characters_are_marked(browser: Browser, tmp_path: Path, tokens: str) -> None:  # noqa: F811
+def test_unknown_characters_are_marked(browser: Browser, tmp_path: Path, tokens: str) -> None:
     model = random_model(tokens, "lstm", 1)
     page = make(tmp_path, model, "--prime", "ab\u0416\U0001f600c")
     read = "ab\ufffd\ufffdc" if "\ufffd" in tokens else "abc"
@@ -348,7 +348,7 @@ class Scripts(HTMLParser):
         self.attributes += [name for name, _ in attrs]
 
 
-def test_texts_are_never_markup(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_texts_are_never_markup(browser: Browser, tmp_path: Path) -> None:
     tokens = "".join(sorted(set(HOSTILE) | {"\ud800"}))
     model = random_model(tokens, "lstm", 1)
     flags = ("--title", HOSTILE, "--prime", HOSTILE + "\ud800")
@@ -385,7 +385,7 @@ def test_texts_are_never_markup(browser: Browser, tmp_path: Path) -> None:  # no
         assert tab.errors == []
 
 
-def test_no_request_leaves(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_no_request_leaves(browser: Browser, tmp_path: Path) -> None:
     asked: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):
@@ -432,7 +432,7 @@ def test_no_request_leaves(browser: Browser, tmp_path: Path) -> None:  # noqa: F
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_marks_lie_under_their_letters(browser: Browser, tmp_path: Path, width: int) -> None:  # noqa: F811
+def test_marks_lie_under_their_letters(browser: Browser, tmp_path: Path, width: int) -> None:
     words = "a long line of words to be broken where the field is narrow, and one " + "x" * 150
     text = f"{words}\n\n\tA\u0301 tab {words}   {words}\n"
     model = random_model("".join(sorted(set(text))), "lstm", 1)
@@ -447,7 +447,7 @@ def test_marks_lie_under_their_letters(browser: Browser, tmp_path: Path, width: 
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_all_can_be_reached_and_has_a_name(browser: Browser, tmp_path: Path, width: int) -> None:  # noqa: F811
+def test_all_can_be_reached_and_has_a_name(browser: Browser, tmp_path: Path, width: int) -> None:
     model = random_model("\nabcdefg", "gru", 1)
     with browser.open(make(tmp_path, model, "--prime", "abc"), width=width) as tab:
         tab.wait(READY)
@@ -483,7 +483,7 @@ def test_all_can_be_reached_and_has_a_name(browser: Browser, tmp_path: Path, wid
         assert tab.evaluate(values)[1] == "all 8"
 
 
-def test_copy_copies_what_is_there(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_copy_copies_what_is_there(browser: Browser, tmp_path: Path) -> None:
     page = make(tmp_path, random_model("\nab\u0416", "lstm", 1), "--prime", "ab\n\u0416ba")
     with browser.open(page) as tab:
         browser.call(
@@ -497,7 +497,7 @@ def test_copy_copies_what_is_there(browser: Browser, tmp_path: Path) -> None:  #
         assert tab.evaluate("navigator.clipboard.readText()") == "ab\n\u0416ba"
 
 
-def test_works_offline_and_calmly(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_works_offline_and_calmly(browser: Browser, tmp_path: Path) -> None:
     page = make(tmp_path, random_model("\nabc", "lstm", 1, n_hidden=768))
     with browser.open(page, dark=True, reduced_motion=True, offline=True) as tab:
         tab.wait(READY)
@@ -570,7 +570,8 @@ def test_what_the_checkpoint_says_is_in_the_caption(tmp_path: Path) -> None:
         )
 
 
-def test_the_benchmark_prints_its_figures(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+@pytest.mark.slow
+def test_the_benchmark_prints_its_figures(browser: Browser, tmp_path: Path) -> None:
     text = "abc\n" * 200
     (tmp_path / "a.txt").write_text(text)
     make(tmp_path, random_model("\nabc", "gru", 1))
