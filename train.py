@@ -8,7 +8,6 @@ in model.py, what is kept on disk in run_files.py.
 import charrnn.start  # noqa: F401, before torch
 
 # isort: split
-import math
 import sys
 import time
 from typing import Any
@@ -29,27 +28,28 @@ from charrnn.evaluation import evaluate
 from charrnn.flags import parse_args
 from charrnn.generation import default_prime, encode_prime, sample
 from charrnn.model import CharRNN, Hidden, copy_weights, detach, map_hidden
+from charrnn.optimizer import make_optimizers
 from charrnn.report import Reporter
 from charrnn.run_files import RunFiles, Trained
-from charrnn.settings import Settings, new_settings, resolve_settings, resume_settings
+from charrnn.settings import new_settings, resolve_settings, resume_settings
 from charrnn.train_state import TrainState
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
 LOSS_SCALE = 1024  # in float16, where small gradients would become 0 (Micikevicius et al. 2018)
+DECAY = 0.6  # of the run, at its end, over which it falls to zero
 READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
 MAX_BAD_STEPS = 20  # in a row, before the run goes back to where it was last saved
 
 
-def learning_rate(settings: Settings, done: float) -> float:
-    """Linear warm-up, then a cosine to zero (Loshchilov and Hutter 2017, eq. 5); or constant."""
-    if not settings.cosine:
-        return settings.lr
-    return settings.lr * min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
+def schedule(done: float) -> float:
+    """Share of the peak learning rate when this fraction of the run is done: warm-up, constant,
+    then linear to zero (Hagele et al. 2024, arXiv:2405.18392)."""
+    return min(1.0, done / WARM_UP, (1 - done) / DECAY)
 
 
 def train_step(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     x: Tensor,
     y: Tensor,
     hidden: Hidden,
@@ -62,7 +62,7 @@ def train_step(
         logits, hidden = model(x, hidden)
     loss = F.cross_entropy(logits.float(), y.flatten())
 
-    optimizer.zero_grad()
+    model.zero_grad()
     if dtype == torch.float16:
         (loss * LOSS_SCALE).backward()
         for weight in model.parameters():
@@ -70,11 +70,12 @@ def train_step(
     else:
         loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a rare steep place must not throw
-    # a gradient that is not finite must change nothing: fused optimizers skip the step where
+    # a gradient that is not finite must change nothing: the optimizers skip the step where
     # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
     bad = ~norm.isfinite()
-    optimizer.found_inf = bad.float()
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.found_inf = bad.float()
+        optimizer.step()
     return loss.detach(), bad, map_hidden(lambda h: h.where(~bad, 0), hidden)
 
 
@@ -101,9 +102,12 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
+        ids, newline = corpus.encode_with(tokens), None
+        if settings.val_split == "lines" and "\n" in tokens:
+            newline = tokens.index("\n")
+        parts = split_text(ids, settings.val_frac, newline, settings.seed)
         # on the device as a whole: a step that copied its batch there would wait for that
-        ids = corpus.encode_with(tokens).to(device)
-        train_ids, val_ids = split_text(ids, settings.val_frac)
+        train_ids, val_ids = (part.to(device) for part in parts)
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
 
@@ -116,16 +120,11 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         prime = settings.prime or default_prime(model)
         encode_prime(model, prime)  # raises now for characters that the model does not know
         ddp_model = dist.wrap(model)  # the same weights; gradients averaged over all processes
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
-            betas=(0.9, settings.beta2),
-            weight_decay=settings.weight_decay,
-            fused=True,  # obeys found_inf
-        )
+        optimizers = make_optimizers(model, settings, dtype)
         zeros = model.init_hidden(rows.stop - rows.start)
         seconds = seconds_per_step(model, batches, zeros, dtype)
         budget = Budget(settings, batches, len(val_ids), seconds)
-        state = TrainState(model, optimizer, zeros, dist, rows, budget.val_chars)
+        state = TrainState(model, optimizers, zeros, dist, rows, budget.val_chars)
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
         # files: once saved, the run can be taken up again at any step
@@ -133,7 +132,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
         notes = files.take_up(progress) if saved else files.begin()
-        report.header(settings, model, batches, len(val_ids), dtype, budget)
+        report.header(settings, model, batches, val_ids, dtype, budget, progress)
         report.say(*device_notes(settings.device, device), *corpus.notes, *notes)
         files.save(state)
         if not dist.is_main:
@@ -147,10 +146,11 @@ def train(resume: str | None = None, **given: Any) -> Trained:
             x, y = (ids.long() for ids in batches[progress.step])
             if not batches.continues(progress.step):
                 state.hidden = zeros  # what was read before is not what comes before
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, done) * progress.lr_scale
+            share = schedule(done) if settings.decay else 1.0
+            for group in (group for each in optimizers for group in each.param_groups):
+                group["lr"] = group["peak_lr"] * share * progress.lr_scale
             loss, bad, state.hidden = train_step(
-                ddp_model, optimizer, x, y, state.hidden, settings.clip, dtype
+                ddp_model, optimizers, x, y, state.hidden, settings.clip, dtype
             )
             state.count(loss, bad)
             progress.seconds = dist.agree(began, caught)  # on the time and on signals
@@ -168,9 +168,8 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     report.evaluating()
                     train_loss = state.mean_loss_since_evaluation()
                     val_loss = dist.from_main(lambda: evaluate(model, held_out, dtype))
-                    if val_loss < progress.best and files.save_model(model, val_loss, progress):
-                        progress.best = val_loss
-                files.log_line(progress, batches, optimizer, train_loss, val_loss)
+                    files.keep_if_best(model, val_loss, progress)
+                files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
                     files.save(state)
                     generator = torch.Generator(device).manual_seed(settings.seed)
@@ -178,8 +177,8 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     report.evaluation(model, progress, batches, train_loss, val_loss, text)
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
-        if progress.best == math.inf:  # stopped before the first evaluation: a model all the same
-            files.save_model(model, evaluate(model, held_out, dtype), progress, interim=True)
+        if progress.best == float("inf"):  # stopped before the first evaluation: yet a model
+            files.save_model(model, evaluate(model, held_out, dtype), 0, progress.step)
         val_loss = None
         if dist.is_main and not files.save_errors:
             model = load_checkpoint(files.net_path, device)
