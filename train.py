@@ -141,8 +141,9 @@ def train(resume: str | None = None, **given: Any) -> Trained:
 
         # the loop
         began = time.perf_counter() - progress.seconds
+        signal = 0  # that ends the run, once all processes know of it
         model.train()
-        while (done := budget.fraction_done(progress)) < 1 and not caught:
+        while (done := budget.fraction_done(progress)) < 1 and not signal:
             x, y = (ids.long() for ids in batches[progress.step])
             if not batches.continues(progress.step):
                 state.hidden = zeros  # what was read before is not what comes before
@@ -153,7 +154,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                 ddp_model, optimizers, x, y, state.hidden, settings.clip, dtype
             )
             state.count(loss, bad)
-            progress.seconds = dist.agree(began, caught)  # on the time and on signals
+            progress.seconds, signal = dist.agree(began, caught)
 
             if progress.step % READ_EVERY == 0:
                 report.progress(loss.item(), progress, batches, done)
@@ -182,14 +183,14 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         val_loss = None
         if dist.is_main and not files.save_errors:
             model = load_checkpoint(files.net_path, device)
-            if not caught:
+            if not signal:
                 val_loss = evaluate(model, val_ids)
                 files.conclude(val_loss, len(val_ids), batches)
         files.save(state)
         dist.close()
         files.require_saved()
         report.end(files, val_loss, progress)
-    return Trained(model.eval(), files.readable_log(), 128 + caught[0] if caught else 0)
+    return Trained(model.eval(), files.readable_log(), 128 + signal if signal else 0)
 
 
 @command

@@ -108,15 +108,12 @@ class Distributed:
         self._collective(lambda: dist.all_reduce(values, dist.ReduceOp.MAX))
         return values.tolist()
 
-    def agree(self, began: float, caught: list[int]) -> float:
-        """Seconds since ``began``, and in ``caught`` a signal, the same in all processes: they must
-        evaluate and end together."""
-        seconds, signal = self.all_reduce_max(
-            time.perf_counter() - began, caught[0] if caught else 0
-        )
-        if signal and not caught:
-            caught.append(int(signal))
-        return seconds
+    def agree(self, began: float, caught: list[int]) -> tuple[float, int]:
+        """Seconds since ``began`` and the signal ``caught`` by any process, or 0, the same in all:
+        they must evaluate and end together."""
+        signal = caught[0] if caught else 0
+        seconds, signal = self.all_reduce_max(time.perf_counter() - began, signal)
+        return seconds, int(signal)
 
     def all_reduce_mean(self, number: Tensor) -> Tensor:
         """The mean over the processes of a number on the device."""

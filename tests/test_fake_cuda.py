@@ -110,7 +110,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
         watch.steps += 1
         return real_getitem(batches, step)
 
-    def agree(*args: Any) -> float:
+    def agree(*args: Any) -> tuple[float, int]:
         watch.within_step = False
         return real_agree(*args)
 
