@@ -68,17 +68,18 @@ def main(argv: list[str] | None = None) -> None:
         return
     device = pick_device(args.device)
     dtype = pick_dtype(args.dtype, device)
-    peak = matmul_peak(device, dtype)
-    print(f"{machine(device)}\n{dtype} matmul peak {peak / 1e9:,.0f} GFLOP/s")
-    print(f"batches of {args.batch[0]} x {args.batch[1]}; chars/s: median (lowest-highest)\n")
-    rows = [["model", "notebook", "ours", "ratio", "of the peak", "ours at 16 x 64"]]
     with tempfile.TemporaryDirectory() as folder:
         args.data = args.data or make_text(folder)
-        rows += [row(size, args, peak) for size in args.sizes]
+        n_tokens = len(load_corpus([args.data]).vocabulary)
+        peak = matmul_peak(device, dtype)
+        print(f"{machine(device)}\n{dtype} matmul peak {peak / 1e9:,.0f} GFLOP/s")
+        print(f"batches of {args.batch[0]} x {args.batch[1]}; chars/s: median (lowest-highest)\n")
+        rows = [["model", "notebook", "ours", "ratio", "of the peak", "ours at 16 x 64"]]
+        rows += [row(size, args, n_tokens, peak) for size in args.sizes]
     table(rows)
 
 
-def row(size: str, args: argparse.Namespace, peak: float) -> list[str]:
+def row(size: str, args: argparse.Namespace, n_tokens: int, peak: float) -> list[str]:
     """The table's row for a model of this size."""
     n_hidden, n_layers = map(int, size.split("x"))
     flags = ["--sizes", size, "--device", args.device, "--dtype", args.dtype]
@@ -92,8 +93,7 @@ def row(size: str, args: argparse.Namespace, peak: float) -> list[str]:
     }
     rates = alternate(turns, args.repeats)
     # 6 FLOP per weight and character: one product forward, two backward
-    tokens = len(load_corpus([args.data]).vocabulary)
-    weights = 4 * n_hidden**2 * (2 * n_layers - 1) + n_hidden * tokens
+    weights = 4 * n_hidden**2 * (2 * n_layers - 1) + n_hidden * n_tokens
     achieved = statistics.median(rates["ours"]) * 6 * weights / peak
     cells = [f"{n_hidden} x {n_layers}", spread(rates["theirs"]), spread(rates["ours"])]
     cells.append(ratios(rates["ours"], rates["theirs"]))

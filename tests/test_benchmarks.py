@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from runs import ROOT, run_in, write_text
 from torch.autograd import DeviceType
 
 import train
@@ -28,7 +29,6 @@ from benchmarks.ours import Enough, watch
 from charrnn import CharRNN, evaluate
 from charrnn.corpus import load_corpus
 from charrnn.data import split_text
-from tests.runs import ROOT, run_in, write_text
 
 CPU = torch.device("cpu")
 
