@@ -134,5 +134,7 @@ def test_near_misses_are_understood_or_answered() -> None:
     assert parse_args(["my.txt"]) == {"data": ["my.txt"]}
     with pytest.raises(UserError, match="did you mean --epochs"):
         parse_args(["--epoch", "3"])
+    with pytest.raises(UserError, match="write --prime=-x"):
+        parse_args(["--prime", "-x"])
     with pytest.raises(UserError, match="unrecognized"):
         parse_args(["my.txt", "--data", "other.txt"])
