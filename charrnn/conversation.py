@@ -85,7 +85,8 @@ def converse(conversation: Conversation, first: str | None = None) -> None:
     """
     if sys.stdin is None:
         raise UserError("stdin is closed: a conversation reads from it")
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    # what a notebook or a test puts in their place may know nothing of terminals
+    terminal = all(getattr(stream, "isatty", bool)() for stream in (sys.stdin, sys.stdout))
     if terminal:
         with suppress(ImportError):  # on Windows; elsewhere it gives input() a history
             import readline  # noqa: F401

@@ -300,8 +300,12 @@ def test_default_prime_is_the_most_frequent_character() -> None:
 
 def test_a_large_vocabulary_takes_little_memory() -> None:
     model = CharRNN(tuple(map(chr, range(0x4E00, 0x4E00 + 20_000))), 4, 1)
+    rows = []
+    hook = model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     prime = default_prime(model)
+    assert sum(rows) <= 256 and max(rows) * 20_000 <= 1 << 20  # nor any long time
+    hook.remove()
     text = sample(model, 3, prime * 3000)
     assert len(text) == 3003
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
