@@ -1,107 +1,26 @@
-"""What is kept on disk: written whole or not at all, read without running code."""
+"""Models on disk: written whole or not at all, read without running code, checked before use."""
 
-import errno
+import math
 import os
 import pickletools
 import re
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
+from torch import Tensor
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
-
+from charrnn.console import escape_control_chars
 from charrnn.errors import UserError
+from charrnn.files import atomic_file, require_regular
 from charrnn.model import CELLS, CharRNN
 
-CALLED = {  # by the pickles that torch.save makes of tensors in dicts
+ALLOWED_GLOBALS = {  # what the pickles that torch.save makes of tensors in dicts call
     "collections OrderedDict",
     "torch._utils _rebuild_parameter",
     "torch._utils _rebuild_tensor_v2",
 }
-
-
-@contextmanager
-def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write that replaces ``path`` at the end, or leaves it alone if anything fails.
-
-    Raises OSError as the file system does.
-    """
-    path = Path(path)
-    _refuse_read_only(path)
-    # the same name at each try, so that what a kill leaves behind is overwritten, not piled up;
-    # another one in each process that torchrun started, since all of them may need a corpus
-    partial = path.with_name(f".{path.name}.{os.environ.get('RANK', 0)}.tmp")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            partial.chmod(path.stat().st_mode & 0o777)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _refuse_read_only(path: Path) -> None:
-    """Raises PermissionError: replacing a file would not ask whether it may be written."""
-    if path.exists() and not path.stat().st_mode & 0o222:
-        raise PermissionError(errno.EACCES, "the file is read-only", str(path))
-
-
-def check_writable(path: str | Path) -> None:
-    """Raises UserError now if a file could not be written at ``path`` later."""
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
-            pass
-        _refuse_read_only(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be written: {reason}; name another file") from None
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep a second run from writing to ``path``; the system frees the lock of a dead process.
-
-    Raises UserError with the process id of the run that holds it.
-    """
-    if fcntl is None:  # on Windows there is no lock
-        yield
-        return
-    lock = path.with_name(f".{path.name}.lock")
-    while True:
-        file = lock.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise UserError(
-                f"--ckpt {path}: process {file.read()} is training into it; wait for it, or name "
-                "another file"
-            ) from None
-        if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-            break  # else its last holder removed it just now
-    with file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            lock.unlink()
 
 
 def save_dict(path: str | Path, contents: dict[str, Any]) -> None:
@@ -116,11 +35,15 @@ def save_dict(path: str | Path, contents: dict[str, Any]) -> None:
 def load_dict(path: str | Path) -> dict[str, Any]:
     """The dict in a file, tensors on the CPU; runs no code from it.
 
-    Raises UserError if the file is missing, damaged, or holds anything but plain values.
+    Raises UserError if the file is missing, no regular file, damaged, or holds anything but plain
+    values.
     """
     try:
+        require_regular(path, "a model")
         _check_archive(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train.py makes one") from None
     except OSError as error:
@@ -144,9 +67,53 @@ def _check_archive(path: str | Path) -> None:
             if entry.filename.endswith(".pkl"):
                 for opcode, name, _ in pickletools.genops(archive.read(entry)):
                     if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not (
-                        name in CALLED or re.fullmatch(r"torch \w+Storage", name)
+                        name in ALLOWED_GLOBALS or re.fullmatch(r"torch \w+Storage", name)
                     ):
                         raise ValueError(f"calls {name}")
+
+
+def check_like(found: Any, expected: Any, where: str) -> None:
+    """Hold what a file holds against what this very run would save: the same keys, types, shapes
+    and dtypes, and finite numbers. Fused optimizers ask nothing: they would read and write out of
+    the bounds of a tensor of another size.
+
+    Raises UserError that names the first place that differs.
+    """
+    same = type(found) is type(expected)
+    if isinstance(expected, Tensor):
+        same = (
+            isinstance(found, Tensor)
+            and (found.shape, found.dtype) == (expected.shape, expected.dtype)
+            and found.layout == torch.strided
+            and found.is_contiguous()
+            and bool(found.isfinite().all())
+        )
+    elif isinstance(expected, dict) and same:
+        same = found.keys() == expected.keys()
+    elif isinstance(expected, (list, tuple)) and same:
+        same = len(found) == len(expected)
+    elif isinstance(expected, float) and same:
+        same = math.isfinite(found)
+    if not same:
+        raise UserError(f"{where}: not what this run would have saved")
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            check_like(found[key], value, f"{where}, {key}")
+    elif isinstance(expected, (list, tuple)):
+        for i, value in enumerate(expected):
+            check_like(found[i], value, f"{where}, {i}")
+
+
+def check_tokens(tokens: Any, where: str) -> tuple[str, ...]:
+    """The vocabulary that a file holds. Raises UserError for anything else."""
+    good = (
+        isinstance(tokens, (tuple, list))
+        and all(isinstance(token, str) and len(token) == 1 for token in tokens)
+        and len(set(tokens)) == len(tokens) > 0
+    )
+    if not good:
+        raise UserError(f"{where}: tokens is not a list of distinct single characters")
+    return tuple(tokens)
 
 
 def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
@@ -170,31 +137,31 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Cha
 
     Raises UserError if the file holds no such model.
     """
-    return model_from(load_dict(path), path).to(device).eval()
+    return build_model(load_dict(path), path).to(device).eval()
 
 
-def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
+def build_model(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
     """The model a checkpoint dict describes, checked before anything of its size is allocated.
 
     Raises UserError that names ``path`` and the first thing that is wrong.
     """
+    if "state" in checkpoint and "state_dict" not in checkpoint:
+        raise UserError(
+            f"{path}: not a model but what a run needs to go on: python train.py --resume {path}; "
+            "its model lies beside it, with .net at the end"
+        )
 
     def require(condition: bool, problem: str) -> None:
         if not condition:
+            problem = escape_control_chars(problem)
             raise UserError(f"{path}: not a usable checkpoint: {problem}; train.py makes one")
 
     for key in ("n_hidden", "n_layers", "state_dict", "tokens"):
         require(key in checkpoint, f"it has no {key!r}")
-    tokens, weights = checkpoint["tokens"], checkpoint["state_dict"]
-    n_hidden, n_layers = checkpoint["n_hidden"], checkpoint["n_layers"]
+    weights, n_hidden, n_layers = (checkpoint[k] for k in ("state_dict", "n_hidden", "n_layers"))
     for key, size in (("n_hidden", n_hidden), ("n_layers", n_layers)):
         require(type(size) is int and size > 0, f"{key} is {size!r:.40}, not a positive number")
-    require(
-        isinstance(tokens, (tuple, list))
-        and all(isinstance(token, str) and len(token) == 1 for token in tokens)
-        and len(set(tokens)) == len(tokens) > 0,
-        "tokens is not a list of distinct single characters",
-    )
+    tokens = check_tokens(checkpoint["tokens"], f"{path}: not a usable checkpoint")
     require(isinstance(weights, dict), "state_dict is not a dict")
     # compared by count first: a claimed million layers must not be built to be refused
     n_weights = 4 * n_layers + 2
@@ -209,18 +176,18 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
 
     def check(name: str, shape: tuple[int, ...]) -> None:
         weight = weights.get(name)
-        found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else "none"
+        found = tuple(weight.shape) if isinstance(weight, Tensor) else "none"
         require(found == shape, f"{name} has shape {found}, not {shape}")
         # a stride of 0 would let one stored number claim to be a billion
         stored = weight.layout == torch.strided and weight.is_contiguous()
         require(
-            stored and weight.is_floating_point() and bool(weight.isfinite().all()),
+            stored and weight.is_floating_point() and bool(weight.float().isfinite().all()),
             f"{name} holds values that are not finite numbers",
         )
 
     check("fc.weight", (len(tokens), n_hidden))  # before anything is built of a claimed size
     with torch.device("meta"):  # no time for random weights that are replaced at once
-        model = CharRNN(tuple(tokens), n_hidden, n_layers, drop_prob, cell)
+        model = CharRNN(tokens, n_hidden, n_layers, drop_prob, cell)
     for name, weight in model.state_dict().items():
         check(name, tuple(weight.shape))
     model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)

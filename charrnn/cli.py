@@ -79,12 +79,16 @@ class Parser(argparse.ArgumentParser):
         for arg in args:
             flag, equals, value = arg.partition("=")
             hyphens = flag.replace("_", "-")
-            spelled.append(hyphens + equals + value if hyphens in self._option_string_actions else arg)
+            spelled.append(
+                hyphens + equals + value if hyphens in self._option_string_actions else arg
+            )
         return super().parse_known_args(spelled, namespace)
 
     def error(self, message: str) -> NoReturn:
         known, unknown = list(self._option_string_actions), message.rpartition(" ")[2]
-        if message.startswith("unrecognized") and (near := difflib.get_close_matches(unknown, known)):
+        if message.startswith("unrecognized") and (
+            near := difflib.get_close_matches(unknown, known)
+        ):
             message += f"; did you mean {near[0]}?"
         raise UserError(f"{message} (--help lists every flag)")
 

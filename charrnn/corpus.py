@@ -1,24 +1,36 @@
-"""Where the text comes from: files, Anna Karenina, or the documentation inside Python itself."""
+"""Files -> ids: a text, Anna Karenina, or the documentation inside Python, as mapped numbers."""
 
 import hashlib
 import http.client
+import io
 import json
+import os
 import pydoc_data.topics
-import tempfile
 import urllib.request
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from charrnn.checkpoint import atomic_file
-from charrnn.data import BLOCK, UNKNOWN, Vocabulary, code_points, read_blocks, read_raw
+from charrnn.data import UNKNOWN, Vocabulary, code_points
+from charrnn.encodings import check_encoding
 from charrnn.errors import UserError
+from charrnn.files import atomic_file, scratch_file
+from charrnn.sources import (
+    BLOCK,
+    STDIN,
+    Source,
+    find_files,
+    fingerprint_of,
+    open_source,
+    read_text,
+)
 
 ANNA = Path("data/anna.txt")
 ANNA_URL = (
@@ -30,57 +42,115 @@ ANNA_SHA256 = "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9"
 
 IN_MEMORY = 1 << 26  # bytes of text; a longer one is encoded once, to a file that is mapped
 MOST_TOKENS = 20_000  # distinct characters: every script of one language fits
+LONGEST_HEADER = 1 << 20  # bytes, of the file with the ids
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text as ids ``[n_chars]`` of the smallest integer type, perhaps mapped from a file."""
+    """A text as ids ``[n_chars]`` of the smallest integer type, mapped from a file."""
 
     ids: Tensor
     vocabulary: Vocabulary
-    sha256: str  # of the files and of min_count
+    fingerprint: str  # the same only for the same text, read in the same way
+    paths: list[Path]  # the files read, which nothing may be written to
+    notes: list[str]  # what was left out or read otherwise than one might expect, in sentences
 
-    def encode_for(self, tokens: tuple[str, ...], start: int = 0) -> Tensor:
-        """Ids from ``start`` on for a model with these tokens. Raises UserError: unknown ones."""
+    def encode_with(self, tokens: tuple[str, ...], start: int = 0) -> Tensor:
+        """Ids from ``start`` on for a model with these tokens; a long text's are in a file again.
+
+        Raises UserError that names the characters the model does not know.
+        """
         ids = self.ids[start:]
         if tokens == self.vocabulary.tokens:
             return ids
-        present = torch.unique(ids).long()
+        seen = np.zeros(len(self.vocabulary), bool)
+        for block in ids.split(BLOCK):
+            seen[block.numpy()] = True
+        present = seen.nonzero()[0].tolist()
         table = np.zeros(len(self.vocabulary), _dtype(len(tokens)))
         table[present] = Vocabulary(tokens).encode(self.vocabulary.decode(present))
-        return torch.from_numpy(table[ids.numpy()])
+        with scratch_file(_scratch_folder(self.paths, len(ids))) as file:
+            for block in ids.split(BLOCK):
+                file.write(table[block.numpy()].tobytes())
+            return _map(file, len(tokens), 0)
 
 
-def load_corpus(data: list[str] | None, min_count: int = 1) -> Corpus:
+def load_corpus(
+    data: list[str] | None,
+    min_count: int = 1,
+    encoding: str = "utf-8",
+    fingerprint: str | None = None,
+) -> Corpus:
     """The text that ``--data`` names: None is Anna Karenina, ``python-docs`` needs no file at all.
 
     Several files are read one after the other, a folder in the order of its files' names, each
-    file beginning on a new line. Characters seen less than ``min_count`` times become U+FFFD.
-    Raises UserError as ``read_blocks`` and ``download`` do, and for too many distinct characters.
+    file beginning on a new line; ``-`` is stdin. Characters seen less than ``min_count`` times
+    become U+FFFD. ``fingerprint``: that of the text which it must be.
+
+    Raises UserError, before anything is written, for what cannot be read as text in this encoding,
+    is another text than it must be, or has too many distinct characters; and as ``download`` does.
     """
-    paths: list[Path] = []
+    encoding = check_encoding(encoding)
+    notes: list[str] = []
     if data == ["python-docs"]:
         topics = pydoc_data.topics.topics
-        docs = "\n".join(topics[name] for name in sorted(topics))
-        blocks, sha256 = iter([docs]), hashlib.sha256(docs.encode()).hexdigest()
+        docs = "\n".join(topics[name] for name in sorted(topics)).encode()
+        sources, paths = [Source("python-docs", io.BytesIO(docs))], []
     else:
-        if data is None and not ANNA.exists():
+        if not data and not ANNA.exists():
             download(ANNA_URL, ANNA, ANNA_BYTES, ANNA_SHA256)
-        paths = _files([str(ANNA)] if data is None else data)
-        blocks, sha256 = _text_of(paths), _sha256(paths, min_count)
-    if sum(path.stat().st_size for path in paths) <= IN_MEMORY:
-        with tempfile.TemporaryFile() as file:
-            _encode(blocks, min_count, file, None)
-            file.seek(0)
-            return _mapped(file, sha256)
-    first = paths[0].resolve()
-    cache = first.with_name(f"{first.name}.{sha256[:16]}.ids")
+        sources = [open_source(name) for name in find_files(data or [str(ANNA)], notes)]
+        paths = [Path(STDIN[1] if source.name == "-" else source.name) for source in sources]
+    found, size, has_grown = fingerprint_of(sources, f"{min_count} {encoding}", fingerprint)
+    if fingerprint not in (None, found):
+        raise UserError(
+            f"{sources[0].name}: not the text of that run{', but longer' if has_grown else ''}; a "
+            "run goes on with its own text only: start a new one, with --init-from for its weights"
+        )
+
+    folder = _scratch_folder(paths, size)
+    decoded: list[str] = []  # notes on that
+
+    def encode(file: BinaryIO) -> None:
+        header = {"fingerprint": found, "notes": decoded}
+        _encode(read_text(sources, encoding, decoded), min_count, header, file, folder)
+
+    if size > IN_MEMORY and not any(source.copy for source in sources):
+        first = paths[0].resolve()
+        cache = first.with_name(f"{first.name}.{found[:16]}.ids")
+        ids, header = _from_cache(cache, found, encode, notes)
+    else:
+        with scratch_file(folder) as file:
+            encode(file)
+            ids, header = _open_encoded(file)
+    notes += header["notes"]
+    return Corpus(ids, Vocabulary(tuple(header["tokens"])), found, paths, notes)
+
+
+def _scratch_folder(paths: list[Path], size: int) -> Path | None:
+    """Where temporary files go: a long text's beside it, since the usual place may be memory."""
+    if size > IN_MEMORY and paths and paths[0].is_file():
+        folder = paths[0].resolve().parent
+        return folder if os.access(folder, os.W_OK) else None
+    return None
+
+
+def _from_cache(
+    cache: Path, fingerprint: str, encode: Callable[[BinaryIO], None], notes: list[str]
+) -> tuple[Tensor, dict[str, Any]]:
+    """What ``encode`` writes, from an earlier run if it did so. Raises UserError: no room."""
     try:
-        if not cache.exists():
-            with atomic_file(cache) as file:
-                _encode(blocks, min_count, file, cache.parent)
+        if cache.is_file():  # a FIFO would block
+            with cache.open("rb") as file:
+                if _is_whole(file, fingerprint):
+                    return _open_encoded(file)
+            notes.append(f"{cache}: damaged, or of another text; made anew")
+        if cache.is_symlink():  # its name can be guessed: nothing is written through it
+            cache.unlink()
+        with atomic_file(cache) as file:
+            encode(file)
         with cache.open("rb") as file:
-            return _mapped(file, sha256)
+            return _open_encoded(file)
     except OSError as error:
         raise UserError(
             f"{cache}: {error.strerror or error}; a text of this size is encoded to a file beside "
@@ -88,50 +158,21 @@ def load_corpus(data: list[str] | None, min_count: int = 1) -> Corpus:
         ) from None
 
 
-def _files(data: list[str]) -> list[Path]:
-    """The files named, those of a folder in its place. Raises UserError: missing, or none."""
-    paths: list[Path] = []
-    for path in map(Path, data):
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".ids")
-            paths += [p for p in inside if "/." not in f"/{p.relative_to(path).as_posix()}"]
-        else:
-            paths.append(path)
-    if not paths:
-        raise UserError(f"{data[0]}: an empty folder; give UTF-8 texts with --data")
-    return paths
+def _encode(
+    blocks: Iterable[str],
+    min_count: int,
+    header: dict[str, Any],
+    file: BinaryIO,
+    folder: Path | None,
+) -> None:
+    """Write ``header``, tokens and the ids' number and checksum as a line of JSON, then the ids.
 
-
-def _sha256(paths: list[Path], min_count: int) -> str:
-    """Raises UserError for a file that cannot be read."""
-    digest = hashlib.sha256(str(min_count).encode())
-    for path in paths:
-        of_file = hashlib.sha256()
-        for raw in read_raw(path):
-            of_file.update(raw)
-        digest.update(of_file.digest())
-    return digest.hexdigest()
-
-
-def _text_of(paths: list[Path]) -> Iterator[str]:
-    """The text of the files, each on a new line. Raises UserError when there is no text at all."""
-    last = ""
-    for path in paths:
-        if last and not last.endswith("\n"):
-            yield "\n"
-        for block in read_blocks(path):
-            yield block
-            last = block
-    if not last:
-        raise UserError(f"{paths[-1]}: empty; give a file with some text in it")
-
-
-def _encode(blocks: Iterable[str], min_count: int, file: BinaryIO, folder: Path | None) -> None:
-    """Write the vocabulary as a line of JSON, then the ids. The text passes by only once."""
+    The text passes by only once.
+    """
     place_of = np.full(0x110000, -1, dtype=np.int32)  # of each code point, in order of appearance
     points = np.empty(0, dtype=np.uint32)
     counts = np.zeros(1 << 16, dtype=np.int64)  # of each place
-    with tempfile.TemporaryFile(dir=folder) as places_file:
+    with scratch_file(folder) as places_file:
         for text in blocks:
             block = code_points(text)
             new = np.unique(block[place_of[block] < 0])
@@ -145,10 +186,22 @@ def _encode(blocks: Iterable[str], min_count: int, file: BinaryIO, folder: Path 
         tokens, ids = np.unique(kept, return_inverse=True)
         _refuse_many(len(tokens), MOST_TOKENS)
         ids = ids.astype(_dtype(len(tokens)))
-        file.write(json.dumps([chr(token) for token in tokens]).encode() + b"\n")
+        header = header | {"tokens": list(map(chr, tokens)), "n_ids": int(counts.sum())}
+        checksum = 0
+        file.write(_header_line(header, checksum))
         places_file.seek(0)
-        while raw := places_file.read(BLOCK):
-            file.write(ids[np.frombuffer(raw, np.uint16)].tobytes())
+        while raw := places_file.read(2 * BLOCK):
+            block = ids[np.frombuffer(raw, np.uint16)].tobytes()
+            checksum = zlib.crc32(block, checksum)
+            file.write(block)
+        file.seek(0)
+        file.write(_header_line(header, checksum))
+
+
+def _header_line(header: dict[str, Any], checksum: int) -> bytes:
+    """As long for any checksum, and padded so that numbers of any type begin where they may."""
+    line = json.dumps(header | {"crc32": f"{checksum:08x}"}).encode()
+    return line + b" " * (-(len(line) + 1) % 64) + b"\n"
 
 
 def _refuse_many(n_tokens: int, most: int) -> None:
@@ -160,16 +213,53 @@ def _refuse_many(n_tokens: int, most: int) -> None:
         )
 
 
-def _mapped(file: BinaryIO, sha256: str) -> Corpus:
-    """What ``_encode`` wrote; read as it is needed, even after the file is closed."""
-    tokens = json.loads(file.readline())
+def _is_whole(file: BinaryIO, fingerprint: str) -> bool:
+    """Whether a file is what ``_encode`` wrote of the text with this fingerprint, every byte."""
+    try:
+        header = json.loads(file.readline(LONGEST_HEADER))
+        tokens, notes, n_ids = header["tokens"], header["notes"], header["n_ids"]
+        fits = (
+            header["fingerprint"] == fingerprint
+            and 0 < len(tokens) <= MOST_TOKENS
+            and tokens == sorted(set(tokens))
+            and all(len(token) == 1 for token in tokens)
+            and isinstance(notes, list)
+            and all(isinstance(note, str) for note in notes)
+        )
+        dtype = np.dtype(_dtype(len(tokens)))
+        length = os.fstat(file.fileno()).st_size - file.tell()
+        if not fits or n_ids <= 0 or length != n_ids * dtype.itemsize:
+            return False
+        checksum = 0
+        while raw := file.read(2 * BLOCK):
+            ids = np.frombuffer(raw, dtype)
+            if ids.min() < 0 or ids.max() >= len(tokens):
+                return False
+            checksum = zlib.crc32(raw, checksum)
+        return f"{checksum:08x}" == header["crc32"]
+    except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, or JSON of another kind
+        return False
+
+
+def _open_encoded(file: BinaryIO) -> tuple[Tensor, dict[str, Any]]:
+    """The ids and the header that ``_encode`` wrote."""
+    file.seek(0)
+    header = json.loads(file.readline())
+    return _map(file, len(header["tokens"]), file.tell()), header
+
+
+def _map(file: BinaryIO, n_tokens: int, start: int) -> Tensor:
+    """The ids in a file from ``start`` on, read as needed, even after the file is closed."""
+    file.flush()
+    if os.fstat(file.fileno()).st_size == start:  # nothing cannot be mapped
+        return torch.empty(0, dtype=torch.uint8)
     # copy-on-write, since torch wants to be able to write; nobody does
-    ids = np.memmap(file, _dtype(len(tokens)), mode="c", offset=file.tell())
-    return Corpus(torch.from_numpy(ids), Vocabulary(tuple(tokens)), sha256)
+    return torch.from_numpy(np.memmap(file, _dtype(n_tokens), mode="c", offset=start))
 
 
 def _dtype(n_tokens: int) -> type:
-    return np.uint8 if n_tokens <= 256 else np.int16
+    """The smallest type for ids; a model may know more than ``MOST_TOKENS``."""
+    return np.uint8 if n_tokens <= 1 << 8 else np.int16 if n_tokens <= 1 << 15 else np.int32
 
 
 def download(url: str, path: Path, size: int, sha256: str) -> None:

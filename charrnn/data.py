@@ -1,11 +1,7 @@
 """Text -> ids -> batches."""
 
-import codecs
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,46 +10,9 @@ from torch.nn import functional as F
 
 from charrnn.errors import UserError
 
-BLOCK = 1 << 21  # bytes of text read at a time
+LONG_ROW = 1 << 17  # characters; longer rows are not read from end to end, but in segments
+SEGMENT = 64  # batches
 UNKNOWN = "\ufffd"  # stands for rare characters in a vocabulary made with --min-count
-
-
-def read_raw(path: str | Path) -> Iterator[bytes]:
-    """The bytes of a file in blocks. Raises UserError when it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            while raw := file.read(BLOCK):
-                yield raw
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a UTF-8 text with --data FILE") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read: {reason}; give a readable text file") from None
-
-
-def read_blocks(path: str | Path) -> Iterator[str]:
-    """The UTF-8 text in a file, without a byte-order mark and with ``\\n`` line ends, in blocks.
-
-    Raises UserError for a file that is missing, binary or not UTF-8 (with the byte offset).
-    """
-    without_mark = codecs.getincrementaldecoder("utf-8-sig")()
-    decoder = io.IncrementalNewlineDecoder(without_mark, translate=False)  # never parts \r and \n
-    read = 0
-    for raw in chain(read_raw(path), [b""]):
-        if (zero := raw.find(b"\0")) >= 0:
-            raise UserError(
-                f"{path}: binary, not text (a zero byte at byte {read + zero}); give UTF-8 text"
-            )
-        read += len(raw)
-        try:
-            text = decoder.decode(raw, final=not raw)
-        except UnicodeDecodeError as error:
-            where, bad = read - len(error.object) + error.start, error.object[error.start]
-            raise UserError(
-                f"{path}: not UTF-8: byte 0x{bad:02x} at byte {where}; save the file as UTF-8"
-            ) from None
-        if text:
-            yield text.replace("\r\n", "\n")
 
 
 def code_points(text: str) -> np.ndarray:
@@ -119,32 +78,87 @@ def split_text(ids: Tensor, val_frac: float) -> tuple[Tensor, Tensor]:
 
 
 def get_batches(
-    int_words: Tensor, batch_size: int, seq_length: int, order: Iterable[int] | None = None
+    int_words: Tensor, batch_size: int, seq_length: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs ``(x, y)`` of ``[batch_size, seq_length]`` ids; ``y`` is ``x`` one character later.
 
     The text is cut into ``batch_size`` rows of ``K * (seq_length + 1)`` characters and read in
     windows that overlap by one, so that each window's first input is the one before's last target:
-    a hidden state carried from batch to batch misses no character. ``order``: which windows to
-    read, one after the other; None: all as they come.
+    a hidden state carried from batch to batch misses no character.
 
     Raises UserError (at the call, not at the first batch) when the text is too short for one batch.
     """
-    shortest = batch_size * (seq_length + 1)
-    windows = len(int_words) // shortest
-    if windows == 0:
-        raise UserError(
-            f"{len(int_words)} characters to train on are {shortest - len(int_words)} too few for "
-            f"one batch of {batch_size} x ({seq_length} + 1); lower --batch-size or --seq-length"
-        )
-    rows = int_words[: windows * shortest].view(batch_size, -1)
-    if order is None:
-        order = range(count_batches(len(int_words), batch_size, seq_length))
-    starts = (i * seq_length for i in order)
-    return ((rows[:, i : i + seq_length], rows[:, i + 1 : i + seq_length + 1]) for i in starts)
+    batches = Batches(int_words, batch_size, seq_length)
+    return (batches.window(i) for i in range(batches.per_epoch))
 
 
 def count_batches(n_chars: int, batch_size: int, seq_length: int) -> int:
     """How many pairs ``get_batches`` gives for a text of ``n_chars`` characters."""
     row = n_chars // (batch_size * (seq_length + 1)) * (seq_length + 1)
     return max(row - 1, 0) // seq_length
+
+
+class Batches:
+    """The batches of a whole run: ``batches[step]`` is a function of the step's number alone, so
+    that a run can be taken up at any step."""
+
+    def __init__(
+        self,
+        ids: Tensor,
+        batch_size: int,
+        seq_length: int,
+        seed: int = 0,
+        mine: slice = slice(None),
+    ) -> None:
+        """``ids`` ``[n_chars]`` on any device; ``mine``: the rows that this process reads.
+
+        Raises UserError when the text is too short for one batch.
+        """
+        shortest = batch_size * (seq_length + 1)
+        if len(ids) < shortest:
+            raise UserError(
+                f"{len(ids)} characters to train on are {shortest - len(ids)} too few for one "
+                f"batch of {batch_size} x ({seq_length} + 1); lower --batch-size or --seq-length"
+            )
+        self.ids, self.batch_size, self.seq_length = ids, batch_size, seq_length
+        self.seed, self.mine = seed, mine
+        self.row_length = len(ids) // shortest * (seq_length + 1)
+        self.per_epoch = count_batches(len(ids), batch_size, seq_length)
+        # a short run reads only part of a long text: in segments from all over it, not the same
+        # few places of it from end to end
+        is_long = self.row_length > LONG_ROW
+        self.segment = SEGMENT if is_long else self.per_epoch  # batches read on from one place
+        self._epoch, self._start, self._order = -1, 0, [0]
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """``(x, y)`` of this step, counted over all epochs."""
+        epoch, i = divmod(step, self.per_epoch)
+        self._prepare(epoch)
+        nth, offset = divmod(i, self.segment)
+        return self.window(self._order[nth] * self.segment + offset)
+
+    def continues(self, step: int) -> bool:
+        """Whether this step's batch goes on where the one before ended."""
+        return step % self.per_epoch % self.segment > 0
+
+    def window(self, i: int) -> tuple[Tensor, Tensor]:
+        """The ``i``-th pair of the rows as they lie in the text."""
+        n = self.batch_size * self.row_length
+        rows = self.ids[self._start : self._start + n].view(self.batch_size, -1)[self.mine]
+        first = i * self.seq_length
+        x = rows[:, first : first + self.seq_length]
+        return x, rows[:, first + 1 : first + self.seq_length + 1]
+
+    def _prepare(self, epoch: int) -> None:
+        """Where the rows begin and which segments follow each other in this epoch.
+
+        Later epochs than the first start anywhere that costs no batch, so that windows differ.
+        """
+        if epoch == self._epoch:
+            return
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        spare = len(self.ids) - self.batch_size * self.row_length if epoch else 0
+        self._start = int(torch.randint(spare + 1, (), generator=generator))
+        whole, rest = divmod(self.per_epoch, self.segment)  # an incomplete segment comes last
+        order = torch.randperm(whole, generator=generator).tolist()
+        self._epoch, self._order = epoch, order + [whole] * (rest > 0)
