@@ -6,7 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from charrnn.cli import Number
-from charrnn.console import escape_control_chars
+from charrnn.console import brief
 from charrnn.device import DTYPES
 from charrnn.errors import UserError
 from charrnn.model import CELLS, CharRNN
@@ -86,8 +86,7 @@ def check_fields(kind: type, values: Any, where: str) -> None:
         # of a tuple or dict, 1 == True and an unhashable value are no members
         plain = type(value) in (bool, str) or not isinstance(rule["values"], (tuple, dict))
         if not plain or value not in rule["values"]:
-            shown = escape_control_chars(f"{value!r:.40}")
-            raise UserError(f"{where}: {name} is {shown}, which no run could have")
+            raise UserError(f"{where}: {name} is {brief(value)}, which no run could have")
 
 
 # notebook: the notebook's own; 54 large steps an epoch, so it learns slowly and wants a GPU
@@ -169,6 +168,9 @@ def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) 
     chosen["preset"] = preset
     values = {f.name: f.default for f in fields(Settings) if f.default is not MISSING} | chosen
     check_fields(Settings, values, "settings")
+    for f in fields(Settings):  # from Python, 0 may be given for 0.0
+        if f.metadata["values"].__class__ is Number and values[f.name] is not None:
+            values[f.name] = f.metadata["values"].kind(values[f.name])
     return Settings(**values)
 
 
