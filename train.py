@@ -8,10 +8,9 @@ in model.py, what is kept on disk in run_files.py.
 import charrnn.start  # noqa: F401, before torch
 
 # isort: split
-import math
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,31 +24,31 @@ from charrnn.corpus import load_corpus
 from charrnn.data import Batches, split_text
 from charrnn.device import keep_freed_memory, pick_device, pick_dtype
 from charrnn.distributed import Distributed
-from charrnn.errors import UserError
 from charrnn.evaluation import evaluate
 from charrnn.flags import parse_args
 from charrnn.generation import default_prime, encode_prime, sample
 from charrnn.model import CharRNN, Hidden, copy_weights, detach, map_hidden
+from charrnn.optimizer import make_optimizers
 from charrnn.report import Reporter
-from charrnn.run_files import RunFiles
-from charrnn.settings import Settings, keep_size, resolve_settings, resume_settings
+from charrnn.run_files import RunFiles, Trained
+from charrnn.settings import new_settings, resolve_settings, resume_settings
 from charrnn.train_state import TrainState
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
+DECAY = 0.6  # of the run, at its end, over which it falls to zero
 READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
 MAX_BAD_STEPS = 20  # in a row, before the run goes back to where it was last saved
 
 
-def learning_rate(settings: Settings, done: float) -> float:
-    """Linear warm-up, then a cosine to zero (Loshchilov and Hutter 2017, eq. 5); or constant."""
-    if not settings.cosine:
-        return settings.lr
-    return settings.lr * min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
+def schedule(done: float) -> float:
+    """Share of the peak learning rate when this fraction of the run is done: warm-up, constant,
+    then linear to zero (Hagele et al. 2024, arXiv:2405.18392)."""
+    return min(1.0, done / WARM_UP, (1 - done) / DECAY)
 
 
 def train_step(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     x: Tensor,
     y: Tensor,
     hidden: Hidden,
@@ -62,26 +61,20 @@ def train_step(
         logits, hidden = model(x, hidden)
     loss = F.cross_entropy(logits.float(), y.flatten())
 
-    optimizer.zero_grad()
+    model.zero_grad()
     scale = 1024 if dtype == torch.float16 else 1  # small gradients would become 0 in float16
     (loss * scale).backward()
-    for weight in model.parameters():
-        weight.grad /= scale
+    if scale != 1:
+        for weight in model.parameters():
+            weight.grad /= scale
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a rare steep place must not throw
-    # a gradient that is not finite must change nothing: fused optimizers skip the step where
+    # a gradient that is not finite must change nothing: the optimizers skip the step where
     # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
     bad = ~norm.isfinite()
-    optimizer.found_inf = bad.float()
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.found_inf = bad.float()
+        optimizer.step()
     return loss.detach(), bad, map_hidden(lambda h: h.where(~bad, 0), hidden)
-
-
-class Trained(NamedTuple):
-    """What a run leaves to whoever called it from Python."""
-
-    model: CharRNN  # the best by held-out loss, in evaluation mode
-    log: list[dict[str, Any]]  # the lines of the .jsonl
-    status: int  # 0 at the end; 128 + its number where a signal ended it, with all saved
 
 
 def train(resume: str | None = None, **given: Any) -> Trained:
@@ -97,20 +90,19 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         # settings and text
         saved = dist.from_main(files.load_resume) if resume else None
         source = load_checkpoint(given["init_from"]) if given.get("init_from") else None
-        given = resume_settings(saved["settings"], given) if saved else keep_size(given, source)
-        corpus = load_corpus(
-            given.get("data"),
-            given.get("min_count", 1),
-            given.get("encoding", "utf-8"),
-            saved["fingerprint"] if saved else None,
-        )
-        device = dist.place(pick_device(given.get("device", "auto")))
+        given = resume_settings(saved["settings"], given) if saved else new_settings(given, source)
+        fingerprint = saved["fingerprint"] if saved else None  # of the text that it must be
+        corpus = load_corpus(given["data"], given["min_count"], given["encoding"], fingerprint)
+        device = dist.place(pick_device(given["device"]))
         settings = resolve_settings(given, device.type != "cpu", len(corpus.ids))
         dtype = pick_dtype(settings.dtype, device)  # of the products; what is kept is float32
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
-        train_ids, val_ids = split_text(corpus.encode_with(tokens), settings.val_frac)
+        ids, newline = corpus.encode_with(tokens), None
+        if settings.val_split == "lines" and "\n" in tokens:
+            newline = tokens.index("\n")
+        train_ids, val_ids = split_text(ids, settings.val_frac, newline, settings.seed)
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
 
@@ -123,17 +115,11 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         prime = settings.prime or default_prime(model)
         encode_prime(model, prime)  # raises now for characters that the model does not know
         ddp_model = dist.wrap(model)  # the same weights; gradients averaged over all processes
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
-            betas=(0.9, settings.beta2),
-            weight_decay=settings.weight_decay,
-            fused=True,  # obeys found_inf
-        )
+        optimizers = make_optimizers(model, settings, dtype)
         zeros = model.init_hidden(rows.stop - rows.start)
-        budget = Budget(
-            settings, batches, len(val_ids), seconds_per_step(model, batches, zeros, dtype)
-        )
-        state = TrainState(model, optimizer, zeros, dist, rows, budget.val_chars)
+        seconds = seconds_per_step(model, batches, zeros, dtype)
+        budget = Budget(settings, batches, len(val_ids), seconds)
+        state = TrainState(model, optimizers, zeros, dist, rows, budget.val_chars)
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
         # files: once saved, the run can be taken up again at any step
@@ -141,71 +127,66 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
         notes = files.take_up(progress) if saved else files.begin()
-        report.header(
-            settings, model, batches, len(val_ids), dtype, budget, [*corpus.notes, *notes]
-        )
+        report.header(settings, model, batches, val_ids, dtype, budget, progress)
+        report.say(*corpus.notes, *notes)
         files.save(state)
         if not dist.is_main:
             torch.manual_seed(settings.seed + dist.rank + progress.step)  # each drops other units
         held_out = val_ids[: progress.val_chars]  # what each evaluation reads
 
         # the loop
-        done = budget.fraction_done(progress)
-        lines = budget.lines_due(done)  # of the log
         began = time.perf_counter() - progress.seconds
         model.train()
-        while done < 1 and not caught:
+        while (done := budget.fraction_done(progress)) < 1 and not caught:
             x, y = (ids.to(device, torch.long, non_blocking=True) for ids in batches[progress.step])
             if not batches.continues(progress.step):
                 state.hidden = zeros  # what was read before is not what comes before
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, done) * progress.lr_scale
+            share = schedule(done) if settings.decay else 1.0
+            for group in (group for each in optimizers for group in each.param_groups):
+                group["lr"] = group["peak_lr"] * share * progress.lr_scale
             loss, bad, state.hidden = train_step(
-                ddp_model, optimizer, x, y, state.hidden, settings.clip, dtype
+                ddp_model, optimizers, x, y, state.hidden, settings.clip, dtype
             )
             state.count(loss, bad)
             progress.seconds = dist.agree(began, caught)  # on the time and on signals
-            done = budget.fraction_done(progress)
 
             if progress.step % READ_EVERY == 0:
                 report.progress(loss.item(), progress, batches, done)
                 if state.counters["bad_in_a_row"] >= MAX_BAD_STEPS:
                     report.say(files.go_back(state, settings.lr))
-                    done = budget.fraction_done(progress)
-                    lines = budget.lines_due(done)
                     continue
 
-            if (due := budget.lines_due(done)) > lines:
+            before, now = done, budget.fraction_done(progress)
+            if budget.line_due(before, now):
                 train_loss, val_loss = state.mean_loss(), None
-                if evaluating := budget.evaluation_due(lines, due):
+                if evaluating := budget.evaluation_due(before, now):
                     report.evaluating()
                     train_loss = state.mean_loss_since_evaluation()
                     val_loss = dist.from_main(lambda: evaluate(model, held_out, dtype))
-                    if val_loss < progress.best and files.save_model(model, val_loss, progress):
-                        progress.best = val_loss
-                files.log_line(progress, batches, optimizer, train_loss, val_loss)
+                    files.keep_if_best(model, val_loss, progress)
+                files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
                     files.save(state)
                     generator = torch.Generator(device).manual_seed(settings.seed)
                     text = sample(model, 200, prime, top_k=5, generator=generator)
                     report.evaluation(model, progress, batches, train_loss, val_loss, text)
-                lines = due
 
-        if progress.best == math.inf:  # stopped before the first evaluation: a model all the same
-            files.save_model(model, evaluate(model, held_out, dtype), progress, interim=True)
-        # the figure of the run: its best model on all of the held-out text, in float32
+        # the end: the figure is that of the best model, on all of the held-out text, in float32
+        if progress.best == float(
+            "inf"
+        ):  # stopped before the first evaluation: a model all the same
+            files.save_model(model, evaluate(model, held_out, dtype), 0, progress.step)
+        val_loss = None
         if dist.is_main and not files.save_errors:
-            model, val_loss = load_checkpoint(files.net_path, device), None
+            model = load_checkpoint(files.net_path, device)
             if not caught:
                 val_loss = evaluate(model, val_ids)
                 files.conclude(val_loss, len(val_ids), batches)
         files.save(state)
         dist.close()
-        for error in files.save_errors.values():
-            raise UserError(f"the last save failed: {error}; older files are whole")
+        files.require_saved()
         report.end(files, val_loss, progress)
-    status = 128 + caught[0] if caught else 0
-    return Trained(model.eval(), files.readable_log(), status)
+    return Trained(model.eval(), files.readable_log(), 128 + caught[0] if caught else 0)
 
 
 @command

@@ -26,36 +26,38 @@ class Budget:
         ones from their start: so many that all evaluations keep within ``EVALUATING``, when at the
         end one has read the whole."""
         self.epochs, self.minutes = settings.epochs, settings.minutes
+        self.patience = settings.patience
         self.steps_per_epoch = batches.per_epoch
-        n_evaluations = max(5, self.epochs or 0, int(self.minutes or 0))
-        self.lines_per_evaluation = math.ceil(LOG_LINES / n_evaluations)
-        self.n_lines = n_evaluations * self.lines_per_evaluation
-        self.seconds = min(
-            60 * self.minutes if self.minutes else math.inf,
-            self.epochs * self.steps_per_epoch * seconds_per_step if self.epochs else math.inf,
-        )
-        steps = min(
-            60 * self.minutes / seconds_per_step if self.minutes else math.inf,
-            self.epochs * self.steps_per_epoch if self.epochs else math.inf,
-        )
-        chars = steps * settings.batch_size * settings.seq_length * STEP_PER_EVALUATION
-        affordable = int((chars * EVALUATING - n_held_out) / n_evaluations)
+        self.n_evaluations = max(5, self.epochs or 0, int(self.minutes or 0))
+        self.lines_per_evaluation = math.ceil(LOG_LINES / self.n_evaluations)
+        by_clock = 60 * self.minutes / seconds_per_step if self.minutes else math.inf
+        steps = min(by_clock, self.epochs * batches.per_epoch if self.epochs else math.inf)
+        self.seconds = steps * seconds_per_step  # about
+        chars = steps * batches.batch_size * batches.seq_length * STEP_PER_EVALUATION
+        affordable = int((chars * EVALUATING - n_held_out) / self.n_evaluations)
         self.val_chars = min(n_held_out, max(2000, affordable))
 
     def fraction_done(self, progress: Progress) -> float:
-        """How much is spent, 0 to 1: by steps or by the clock, whichever is further."""
+        """How much is spent, 0 to 1: by steps or by the clock, whichever is further; 1 too when
+        patience is at its end."""
+        if self.patience and progress.worse_in_a_row >= self.patience:
+            return 1.0
         steps = progress.step / (self.epochs * self.steps_per_epoch) if self.epochs else 0.0
         seconds = progress.seconds / (60 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(steps, seconds))
 
-    def lines_due(self, done: float) -> int:
-        """How many lines the log should have when this fraction is spent."""
-        return int(done * self.n_lines + 1e-9)
+    def line_due(self, before: float, now: float) -> bool:
+        """Whether the log gets a line between these fractions of the run."""
+        return _passed(before, now, self.n_evaluations * self.lines_per_evaluation)
 
-    def evaluation_due(self, lines_before: int, lines_now: int) -> bool:
-        """Whether the model is to be evaluated between these two numbers of lines."""
-        each = self.lines_per_evaluation
-        return lines_now // each > lines_before // each
+    def evaluation_due(self, before: float, now: float) -> bool:
+        """Whether the model is evaluated between them; then the log gets a line, too."""
+        return _passed(before, now, self.n_evaluations)
+
+
+def _passed(before: float, now: float, parts: int) -> bool:
+    """Whether the end of one of so many equal parts of 1 lies between, or at ``now``."""
+    return int(now * parts + 1e-9) > int(before * parts + 1e-9)
 
 
 def seconds_per_step(model: CharRNN, batches: Batches, hidden: Hidden, dtype: torch.dtype) -> float:

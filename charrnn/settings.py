@@ -17,7 +17,16 @@ POSITIVE = Number(float, 0, 1e9, exclusive_min=True)
 BELOW_1 = Number(float, 0, 1, exclusive_max=True)
 BETWEEN_0_AND_1 = Number(float, 0, 1, exclusive_min=True, exclusive_max=True)
 
-CHANGEABLE = ("data", "device", "dtype", "epochs", "minutes", "prime")  # when a run goes on
+CHANGEABLE = (
+    "data",
+    "device",
+    "dtype",
+    "epochs",
+    "minutes",
+    "patience",
+    "prime",
+    "tensorboard",
+)  # when a run goes on
 
 
 class AnyText:
@@ -47,7 +56,10 @@ class Settings:
     encoding: str = one_of(AnyText(), "utf-8")
     min_count: int = one_of(COUNT, 1)
     val_frac: float = one_of(BETWEEN_0_AND_1)
+    val_split: str = one_of(("end", "lines"), "end")
     ckpt: str = one_of(AnyText(), "rnn.net")
+    keep: str = one_of(("best", "all"), "best")
+    tensorboard: str | None = one_of(AnyText(), None, optional=True)
     init_from: str | None = one_of(AnyText(), None, optional=True)
     preset: str = one_of(PRESETS, "auto")
     device: str = one_of(AnyText(), "auto")
@@ -62,12 +74,15 @@ class Settings:
     seq_length: int = one_of(COUNT)  # characters between two detachments of the hidden state
     lr: float = one_of(POSITIVE)  # the peak
     clip: float = one_of(POSITIVE, 1.0)  # largest gradient norm
-    cosine: bool = one_of((True, False))  # warm-up, then a cosine to zero; else constant
+    decay: bool = one_of((True, False))  # of the learning rate, to zero; else it is constant
+    muon_lr: float | None = one_of(POSITIVE, optional=True)  # of hidden matrices; None: as the rest
+    muon_every: int = one_of(COUNT)  # steps for which Muon keeps a direction
     beta2: float = one_of(BELOW_1)
     weight_decay: float = one_of(Number(float, 0, 1e9))
     # either may be None, not both: the first to end ends the run
     epochs: int | None = one_of(COUNT, optional=True)
     minutes: float | None = one_of(POSITIVE, optional=True)
+    patience: int | None = one_of(COUNT, None, optional=True)  # evaluations without a better one
 
 
 def check_fields(kind: type, values: Any, where: str) -> None:
@@ -99,7 +114,9 @@ NOTEBOOK: dict[str, Any] = {
     "batch_size": 128,
     "seq_length": 256,
     "lr": 1e-3,
-    "cosine": False,
+    "decay": False,
+    "muon_lr": None,
+    "muon_every": 1,
     "beta2": 0.999,
     "weight_decay": 0.0,
 }
@@ -108,7 +125,8 @@ ACCELERATOR = NOTEBOOK | {
     "batch_size": 64,
     "seq_length": 128,
     "lr": 2e-3,
-    "cosine": True,
+    "decay": True,
+    "muon_lr": 0.01,
     "beta2": 0.99,
     "weight_decay": 0.01,
 }
@@ -116,7 +134,9 @@ ACCELERATOR = NOTEBOOK | {
 LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
-    "cosine": True,
+    "decay": True,
+    "muon_lr": 0.01,
+    "muon_every": 4,
     "beta2": 0.99,
     "weight_decay": 0.0,
 }
@@ -135,14 +155,20 @@ def resume_settings(saved: Settings, given: dict[str, Any]) -> dict[str, Any]:
     return one_budget(asdict(saved), given)
 
 
-def keep_size(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any]:
-    """``given`` with the size of the model to start from. Raises UserError for another size."""
-    if source is None:
-        return given
-    kept = {name: getattr(source, name) for name in ("n_hidden", "n_layers", "cell")}
+def new_settings(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any]:
+    """``given`` and the defaults that no preset decides; of the size of the model to start from.
+
+    Raises UserError for another size than that.
+    """
+    kept = {}
+    if source is not None:
+        kept = {name: getattr(source, name) for name in ("n_hidden", "n_layers", "cell")}
     others = {name for name in kept if given.get(name, kept[name]) != kept[name]}
     reject_flags(others, "--init-from keeps the model's")
-    return given | kept
+    defaults = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
+    if isinstance(given.get("data"), str):
+        given = given | {"data": [given["data"]]}
+    return defaults | given | kept
 
 
 def reject_flags(names: Iterable[str], why: str) -> None:
@@ -153,11 +179,11 @@ def reject_flags(names: Iterable[str], why: str) -> None:
 
 
 def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settings:
-    """Settings from the flags given and the preset for the others; a flag always wins.
+    """Settings from what ``new_settings`` or ``resume_settings`` gave, and the preset for the rest.
 
-    ``n_chars``: of the whole text. One budget given (epochs or minutes) replaces the preset's.
+    ``n_chars``: of the whole text. Raises UserError for a value that no run could have.
     """
-    preset = given.get("preset", "auto")
+    preset = given["preset"]
     if preset == "auto":
         preset = "accelerator" if on_accelerator else "laptop"
     chosen = {"notebook": NOTEBOOK, "laptop": LAPTOP, "accelerator": ACCELERATOR}[preset]
@@ -166,12 +192,13 @@ def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) 
     if preset == "laptop":
         chosen = laptop_defaults(chosen, n_chars) | chosen
     chosen["preset"] = preset
-    values = {f.name: f.default for f in fields(Settings) if f.default is not MISSING} | chosen
-    check_fields(Settings, values, "settings")
+    check_fields(Settings, chosen, "settings")
+    if not (chosen["epochs"] or chosen["minutes"]):
+        raise UserError("settings: neither epochs nor minutes; give one of them")
     for f in fields(Settings):  # from Python, 0 may be given for 0.0
-        if f.metadata["values"].__class__ is Number and values[f.name] is not None:
-            values[f.name] = f.metadata["values"].kind(values[f.name])
-    return Settings(**values)
+        if isinstance(f.metadata["values"], Number) and chosen[f.name] is not None:
+            chosen[f.name] = f.metadata["values"].kind(chosen[f.name])
+    return Settings(**chosen)
 
 
 def laptop_defaults(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
