@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from charrnn.checkpoint import build_model, check_tokens, load_dict, save_checkpoint, save_dict
+from charrnn.checkpoint import build_model, load_dict, save_checkpoint, save_dict
 from charrnn.cli import Number
 from charrnn.console import Terminal
 from charrnn.corpus import Corpus
@@ -35,7 +35,7 @@ OF_THE_MACHINE = (
     "keep",
     "tensorboard",
 )  # what decides no number
-LOSS = Number(float, 0)
+LOSS, COUNT = Number(float, 0), Number(int, 0)
 
 
 class Trained(NamedTuple):
@@ -106,7 +106,12 @@ class RunFiles:
         named = isinstance(saved["fingerprint"], str) and isinstance(saved["run"], str)
         if not named or not (settings.epochs or settings.minutes):
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
-        return saved | {"settings": settings, "tokens": check_tokens(saved["tokens"], where)}
+        state, size = saved["state"], {"n_hidden": settings.n_hidden, "n_layers": settings.n_layers}
+        weights = state.get("model") if isinstance(state, dict) else None
+        # before anything of a claimed size is built
+        model = {**size, "cell": settings.cell, "tokens": saved["tokens"], "state_dict": weights}
+        tokens = build_model(model, where).unique_tokens
+        return saved | {"settings": settings, "tokens": tokens}
 
     def describe(
         self,
@@ -177,7 +182,7 @@ class RunFiles:
         if net is None and progress.best < math.inf:
             notes.append(f"{self.net_path}: the best model so far is gone; the next one is saved")
             progress.best = math.inf
-        elif net is not None and net.get("val_chars") == progress.val_chars:
+        elif net is not None and net["val_chars"] == progress.val_chars:
             # saved just before the process was killed, when the state was not yet
             progress.best = min(progress.best, net["val_loss"])
         return notes
@@ -189,8 +194,9 @@ class RunFiles:
             build_model(net, self.net_path)
         except UserError:
             return None
-        ours = net.get("run") == self.about["run"] and net.get("val_loss") in LOSS
-        return net if ours else None
+        known = {"val_loss": LOSS, "val_chars": COUNT, "step": COUNT}
+        good = all(net.get(name) in numbers for name, numbers in known.items())
+        return net if good and net.get("run") == self.about["run"] else None
 
     def forget_after(self, step: int) -> None:
         """Drop the log's lines of later steps, and of the end: they will be made again."""

@@ -6,7 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from charrnn.cli import Number
-from charrnn.console import escape_control_chars
+from charrnn.console import brief
 from charrnn.device import DTYPES
 from charrnn.errors import UserError
 from charrnn.model import CELLS, CharRNN
@@ -101,8 +101,7 @@ def check_fields(kind: type, values: Any, where: str) -> None:
         # of a tuple or dict, 1 == True and an unhashable value are no members
         plain = type(value) in (bool, str) or not isinstance(rule["values"], (tuple, dict))
         if not plain or value not in rule["values"]:
-            shown = escape_control_chars(f"{value!r:.40}")
-            raise UserError(f"{where}: {name} is {shown}, which no run could have")
+            raise UserError(f"{where}: {name} is {brief(value)}, which no run could have")
 
 
 # notebook: the notebook's own; 54 large steps an epoch, so it learns slowly and wants a GPU
@@ -196,6 +195,9 @@ def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) 
     check_fields(Settings, chosen, "settings")
     if not (chosen["epochs"] or chosen["minutes"]):
         raise UserError("settings: neither epochs nor minutes; give one of them")
+    for f in fields(Settings):  # from Python, 0 may be given for 0.0
+        if isinstance(f.metadata["values"], Number) and chosen[f.name] is not None:
+            chosen[f.name] = f.metadata["values"].kind(chosen[f.name])
     return Settings(**chosen)
 
 

@@ -29,7 +29,7 @@ class Progress:
     """Where a run stands, in plain numbers."""
 
     val_chars: int = one_of(Number(int, 2))  # of the held-out text, read by each evaluation
-    step: int = one_of(Number(int, 0), 0)  # batches read, over all epochs
+    step: int = one_of(Number(int, 0, 10**15), 0)  # batches read, over all epochs
     seconds: float = one_of(Number(float, 0, 1e10), 0.0)  # spent, over all resumes
     lr_scale: float = one_of(Number(float, 0, 1, exclusive_min=True), 1.0)  # halved after bad steps
     best: float = one_of(LossOrInf(), math.inf)  # lowest held-out loss, nats per character
