@@ -8,7 +8,6 @@ in model.py, what is kept on disk in run_files.py.
 import charrnn.start  # noqa: F401, before torch
 
 # isort: split
-import math
 import sys
 import time
 from typing import Any
@@ -29,26 +28,27 @@ from charrnn.evaluation import evaluate
 from charrnn.flags import parse_args
 from charrnn.generation import default_prime, encode_prime, sample
 from charrnn.model import CharRNN, Hidden, copy_weights, detach, map_hidden
+from charrnn.optimizer import make_optimizers
 from charrnn.report import Reporter
 from charrnn.run_files import RunFiles, Trained
-from charrnn.settings import Settings, new_settings, resolve_settings, resume_settings
+from charrnn.settings import new_settings, resolve_settings, resume_settings
 from charrnn.train_state import TrainState
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
+DECAY = 0.6  # of the run, at its end, over which it falls to zero
 READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
 MAX_BAD_STEPS = 20  # in a row, before the run goes back to where it was last saved
 
 
-def learning_rate(settings: Settings, done: float) -> float:
-    """Linear warm-up, then a cosine to zero (Loshchilov and Hutter 2017, eq. 5); or constant."""
-    if not settings.cosine:
-        return settings.lr
-    return settings.lr * min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
+def schedule(done: float) -> float:
+    """Share of the peak learning rate when this fraction of the run is done: warm-up, constant,
+    then linear to zero (Hagele et al. 2024, arXiv:2405.18392)."""
+    return min(1.0, done / WARM_UP, (1 - done) / DECAY)
 
 
 def train_step(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     x: Tensor,
     y: Tensor,
     hidden: Hidden,
@@ -61,18 +61,19 @@ def train_step(
         logits, hidden = model(x, hidden)
     loss = F.cross_entropy(logits.float(), y.flatten())
 
-    optimizer.zero_grad()
+    model.zero_grad()
     scale = 1024 if dtype == torch.float16 else 1  # small gradients would become 0 in float16
     (loss * scale).backward()
     if scale != 1:
         for weight in model.parameters():
             weight.grad /= scale
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a rare steep place must not throw
-    # a gradient that is not finite must change nothing: fused optimizers skip the step where
+    # a gradient that is not finite must change nothing: the optimizers skip the step where
     # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
     bad = ~norm.isfinite()
-    optimizer.found_inf = bad.float()
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.found_inf = bad.float()
+        optimizer.step()
     return loss.detach(), bad, map_hidden(lambda h: h.where(~bad, 0), hidden)
 
 
@@ -98,7 +99,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
-        train_ids, val_ids = split_text(corpus.encode_with(tokens), settings.val_frac)
+        ids, newline = corpus.encode_with(tokens), None
+        if settings.val_split == "lines" and "\n" in tokens:
+            newline = tokens.index("\n")
+        train_ids, val_ids = split_text(ids, settings.val_frac, newline, settings.seed)
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
 
@@ -111,16 +115,11 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         prime = settings.prime or default_prime(model)
         encode_prime(model, prime)  # raises now for characters that the model does not know
         ddp_model = dist.wrap(model)  # the same weights; gradients averaged over all processes
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
-            betas=(0.9, settings.beta2),
-            weight_decay=settings.weight_decay,
-            fused=True,  # obeys found_inf
-        )
+        optimizers = make_optimizers(model, settings, dtype)
         zeros = model.init_hidden(rows.stop - rows.start)
         seconds = seconds_per_step(model, batches, zeros, dtype)
         budget = Budget(settings, batches, len(val_ids), seconds)
-        state = TrainState(model, optimizer, zeros, dist, rows, budget.val_chars)
+        state = TrainState(model, optimizers, zeros, dist, rows, budget.val_chars)
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
         # files: once saved, the run can be taken up again at any step
@@ -128,7 +127,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
         notes = files.take_up(progress) if saved else files.begin()
-        report.header(settings, model, batches, len(val_ids), dtype, budget)
+        report.header(settings, model, batches, val_ids, dtype, budget, progress)
         report.say(*corpus.notes, *notes)
         files.save(state)
         if not dist.is_main:
@@ -142,10 +141,11 @@ def train(resume: str | None = None, **given: Any) -> Trained:
             x, y = (ids.to(device, torch.long, non_blocking=True) for ids in batches[progress.step])
             if not batches.continues(progress.step):
                 state.hidden = zeros  # what was read before is not what comes before
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, done) * progress.lr_scale
+            share = schedule(done) if settings.decay else 1.0
+            for group in (group for each in optimizers for group in each.param_groups):
+                group["lr"] = group["peak_lr"] * share * progress.lr_scale
             loss, bad, state.hidden = train_step(
-                ddp_model, optimizer, x, y, state.hidden, settings.clip, dtype
+                ddp_model, optimizers, x, y, state.hidden, settings.clip, dtype
             )
             state.count(loss, bad)
             progress.seconds = dist.agree(began, caught)  # on the time and on signals
@@ -163,9 +163,8 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     report.evaluating()
                     train_loss = state.mean_loss_since_evaluation()
                     val_loss = dist.from_main(lambda: evaluate(model, held_out, dtype))
-                    if val_loss < progress.best and files.save_model(model, val_loss, progress):
-                        progress.best = val_loss
-                files.log_line(progress, batches, optimizer, train_loss, val_loss)
+                    files.keep_if_best(model, val_loss, progress)
+                files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
                     files.save(state)
                     generator = torch.Generator(device).manual_seed(settings.seed)
@@ -173,8 +172,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     report.evaluation(model, progress, batches, train_loss, val_loss, text)
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
-        if progress.best == math.inf:  # stopped before the first evaluation: a model all the same
-            files.save_model(model, evaluate(model, held_out, dtype), progress, interim=True)
+        if progress.best == float(
+            "inf"
+        ):  # stopped before the first evaluation: a model all the same
+            files.save_model(model, evaluate(model, held_out, dtype), 0, progress.step)
         val_loss = None
         if dist.is_main and not files.save_errors:
             model = load_checkpoint(files.net_path, device)

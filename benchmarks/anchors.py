@@ -37,7 +37,7 @@ NO_PPMD = """PPMd is left out: no pyppmd here. It is no requirement; for this on
     pip install --target DIR pyppmd; PYTHONPATH=DIR python -m benchmarks.anchors ..."""
 ORDERS = (4, 6, 8)
 MEMORY = 1 << 28  # bytes: PPMd forgets all once they are full
-EPSILON = 1e-3  # of a weight's mean gradient: the least by which its gradient is divided
+EPSILON = 1.0  # times the mean rms of all weights, added to what a gradient is divided by
 
 
 def ppmd_loss(coder: ModuleType, corpus: Corpus, held_out: Tensor, order: int) -> float:
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--minutes", type=float, nargs="*", metavar="M", help="of the notebook's recipe")
     p.add_argument("--device", default="auto", help="of all but PPMd")
     p.add_argument("--lr", type=float, default=1e-3, help="of dynamic evaluation")
-    p.add_argument("--decay", type=float, default=1e-3, help="back to the trained weights, a step")
+    p.add_argument("--decay", type=float, default=1e-4, help="back to the trained weights, a step")
     p.add_argument("--segment", type=int, default=64, help="characters between two such steps")
     p.add_argument("--learned", type=int, default=50_000, help="characters that give the rms")
     args = p.parse_args(argv)

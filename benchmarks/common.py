@@ -92,8 +92,6 @@ def in_a_process(script: str, side: str, *flags: str, env: dict[str, str] | None
 
 def alternate(turns: dict[str, Turn], repeats: int) -> dict[str, list[float]]:
     """Each side's rates, the sides taking turns so that a change of the machine hits all alike."""
-    for turn in turns.values():  # not counted: it also sets things up
-        turn()
     rates: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(repeats):
         for name, turn in turns.items():

@@ -30,9 +30,9 @@ N_PROFILED = 20  # steps
 
 TINY = {  # flags with which each part takes seconds
     "training_speed": "--repeats 1 --seconds 0.01 --batch 4 8 --sizes 8x1",
-    "sampling_speed": "--repeats 1 --seconds 0.01 --sizes 8 --streams 1 2",
+    "sampling_speed": "--repeats 1 --seconds 0.01 --sizes 8 --streams 1",
     "memory": "--sizes 8x1",
-    "train.py": "--preset accelerator --n-hidden 8 --batch-size 4 --seq-length 8",
+    "train.py": "--preset accelerator --n-hidden 8",
 }
 
 

@@ -26,6 +26,7 @@ class Budget:
         ones from their start: so many that all evaluations keep within ``EVALUATING``, when at the
         end one has read the whole."""
         self.epochs, self.minutes = settings.epochs, settings.minutes
+        self.patience = settings.patience
         self.steps_per_epoch = batches.per_epoch
         self.n_evaluations = max(5, self.epochs or 0, int(self.minutes or 0))
         self.lines_per_evaluation = math.ceil(LOG_LINES / self.n_evaluations)
@@ -37,7 +38,10 @@ class Budget:
         self.val_chars = min(n_held_out, max(2000, affordable))
 
     def fraction_done(self, progress: Progress) -> float:
-        """How much is spent, 0 to 1: by steps or by the clock, whichever is further."""
+        """How much is spent, 0 to 1: by steps or by the clock, whichever is further; 1 too when
+        patience is at its end."""
+        if self.patience and progress.worse_in_a_row >= self.patience:
+            return 1.0
         steps = progress.step / (self.epochs * self.steps_per_epoch) if self.epochs else 0.0
         seconds = progress.seconds / (60 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(steps, seconds))

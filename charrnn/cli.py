@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import Any, NoReturn
 
 from charrnn.console import Terminal, escape_control_chars
 from charrnn.errors import UserError
 
+LARGEST = sys.float_info.max
 Main = Callable[[list[str] | None], int | None]
 
 
@@ -28,7 +29,7 @@ class Number:
 
     def __contains__(self, value: object) -> bool:
         allowed = (int,) if self.kind is int else (int, float)
-        if type(value) not in allowed or not isfinite(value):
+        if type(value) not in allowed or not -LARGEST <= value <= LARGEST:  # NaN neither
             return False
         above = value > self.low if self.exclusive_min else value >= self.low
         return above and (value < self.high if self.exclusive_max else value <= self.high)

@@ -1,84 +1,315 @@
-"""Draw the losses of runs, from the .jsonl that train.py leaves, on a page."""
+"""Draw the losses of runs, from the .jsonl files that train.py leaves, on a page."""
 
 import json
 import math
-from collections.abc import Callable
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from charrnn.checkpoint import check_writable
-from charrnn.cli import Parser, run
+from charrnn.cli import Parser, command
+from charrnn.console import Terminal
 from charrnn.errors import UserError
-from charrnn.page import escape, write_page
+from charrnn.files import check_output, require_regular
+from charrnn.page import (
+    escape,
+    page,
+    page_file,
+    points,
+    scale,
+    series_colour,
+    short,
+    ticks,
+    write_page,
+)
 
-AXES = {"seconds": "seconds", "epoch": "epochs", "chars": "characters"}
+AXES = {"seconds": "time", "epoch": "epochs", "chars": "characters"}
 LOSSES = ("train_loss", "val_loss")
-STYLE = """text { font-size: 12px; fill: currentcolor; text-anchor: middle; }
-path { fill: none; stroke: currentcolor; stroke-width: 2; } .train_loss { stroke-dasharray: 5 4; }
-.grid { stroke-width: 1; opacity: 0.2; } summary { cursor: pointer; }"""
+UNITS = ((1, "seconds"), (60, "minutes"), (3600, "hours"))
+HOW = (
+    "The loss is how surprised the model is by each next character, on average: lower is better. "
+    "Thick: text that it never trained on. Thin: text that it is learning from."
+)
 
 
-def read_log(path: str) -> list[dict[str, float]]:
-    """The numbers in a log that train.py left, NaN for null. Raises UserError with a bad line."""
-    log: list[dict[str, float]] = []
-    try:
-        with open(path, encoding="utf-8") as file:
-            for text in list(file) or [""]:  # an empty file is none either
-                line = {key: json.loads(text)[key] for key in (*AXES, *LOSSES)}
-                known = {key: x for key, x in line.items() if x is not None and abs(x) < 1e12}
-                log.append({key: float(known.get(key, "nan")) for key in line})
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: no log of train.py: line {len(log) + 1}: {error}") from None
-    return log
+@dataclass
+class Run:
+    """What a log says: settings, and the numbers of each line, NaN for null."""
+
+    name: str
+    settings: dict[str, Any]
+    text: str
+    lines: list[dict[str, float]]
+    skipped: int  # lines that could not be read
+    final: dict[str, float] | None = None  # of the best model, on all of the held-out text
+    colour: str = "inherit"
+
+    def lowest(self) -> dict[str, float] | None:
+        """The line with the lowest held-out loss, None without any."""
+        known = [line for line in self.lines if not math.isnan(line["val_loss"])]
+        return min(known, key=lambda line: line["val_loss"], default=None)
+
+    def best(self) -> dict[str, float] | None:
+        """The run's figure: of the finished run, else of the lowest line."""
+        return self.final or self.lowest()
+
+    def model(self) -> str:
+        """Cell and size, as far as the settings say."""
+        cell, *size = (self.settings.get(key) for key in ("cell", "n_hidden", "n_layers"))
+        sizes = " \u00d7 ".join(str(n) for n in size if type(n) is int)
+        return f"{cell if isinstance(cell, str) else ''} {sizes}".strip() or "\u2013"
 
 
-def scale(values: list[float], first: int, last: int) -> tuple[Callable[[float], float], list]:
-    """Where a value lies between two coordinates, and four to ten round values to mark there."""
-    known = [value for value in values if not math.isnan(value)] or [0.0]
-    low, high = min(known), max(*known, min(known) + 1e-3)
-    size = 10 ** math.floor(math.log10((high - low) / 4))
-    step = max(size * k for k in (1, 2, 5) if size * k <= (high - low) / 4)
-    marks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return lambda x: round(first + (x - low) / (high - low) * (last - first), 2), marks
+def read_log(path: str) -> Run:
+    """The run in a log of train.py. Lines that cannot be read are counted and skipped.
+
+    Raises UserError where no line can be read, OSError as the file system does.
+    """
+    require_regular(path, "a log of train.py")
+    run = Run(Path(path).stem, {}, "", [], 0)
+    with open(path, "rb") as file:
+        for raw in file:
+            if not raw.strip():
+                continue
+            try:
+                line = json.loads(raw.decode())
+                if isinstance(line.get("settings"), dict):
+                    run.settings = line["settings"]
+                    about = line.get("text")
+                    run.text = str(about.get("name", "")) if isinstance(about, dict) else ""
+                    continue
+                numbers = {key: _number(line[key]) for key in (*AXES, *LOSSES)}
+                numbers |= {key: _number(line.get(key)) for key in ("step", "lr")}
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                run.skipped += 1
+                continue
+            if line.get("final") is True and not math.isnan(numbers["val_loss"]):
+                run.final = numbers
+            else:
+                run.lines.append(numbers)
+    if not run.lines:
+        run.lines = [run.final] if run.final else []
+    if not run.lines:
+        problem = "is empty" if not (run.skipped or run.settings) else "no line of losses in it"
+        raise UserError(f"{path}: no log of train.py: {problem}; give a .jsonl that it left")
+    return run
 
 
-def figure(logs: dict[str, list[dict[str, float]]], axis: str) -> str:
-    """Losses over an axis as SVG; of details with one name a browser opens one at a time."""
-    lines = [line for log in logs.values() for line in log]
-    x_of, x_marks = scale([0.0, *(line[axis] for line in lines)], 60, 780)
-    y_of, y_marks = scale([line[loss] for line in lines for loss in LOSSES], 380, 10)
-    legend = "<p>Solid: held out; dashed: training. Point at a dot to read it.</p>\n"
-    svg = f'<text x="420" y="420">{AXES[axis]}</text>\n'
-    svg += '<text transform="translate(14 195) rotate(-90)">nats per character</text>\n'
-    for at, x in ((x_of(x), x) for x in x_marks):
-        svg += f'<path class="grid" d="M{at} 10V380"/><text x="{at}" y="398">{x:,.9g}</text>\n'
-    for at, y in ((y_of(y), y) for y in y_marks):
-        svg += f'<path class="grid" d="M60 {at}H780"/><text x="40" y="{at + 4}">{y:,.9g}</text>\n'
-    for i, (path, log) in enumerate(logs.items()):
-        colour = f"oklch(60% 0.16 {(250 + 137.5 * i) % 360:g})"  # hues a golden angle apart
-        legend += f'<p><b style="color: {colour}">\u25cf</b> <bdi>{escape(path)}</bdi></p>\n'
+def _number(value: object) -> float:
+    """A number of a log; NaN for null and what no axis could show. Raises TypeError."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise TypeError("not a number")
+    return float(value) if value is not None and abs(value) < 1e12 else math.nan
+
+
+def known(values: list[float]) -> list[float]:
+    """``values`` without NaN; a zero where nothing else is left."""
+    return [value for value in values if not math.isnan(value)] or [0.0]
+
+
+def loss_range(runs: list[Run]) -> tuple[float, float]:
+    """What the loss axis shows: all but what is five times as far up as half of the values are."""
+    values = known([line[loss] for run in runs for line in run.lines for loss in LOSSES])
+    low, half = min(values), statistics.median(values)
+    high = max(value for value in values if value <= half + max(4 * (half - low), 0.5))
+    margin = max(high - low, 1e-3) * 0.04
+    return low - margin, high + margin
+
+
+def figure(runs: list[Run], axis: str, width: int) -> str:
+    """The losses over an axis as SVG, the learning rate as a strip below; 1 unit is 1 pixel."""
+    left, right, top, bottom = 46, width - 44, 24, 24 + round(width * 0.25 + 150)
+    strip, foot = bottom + 14, bottom + 58
+    last = max(known([line[axis] for run in runs for line in run.lines]))
+    unit, unit_name = 1, AXES[axis]
+    if axis == "seconds":
+        unit, unit_name = next(u for u in reversed(UNITS) if last >= 3 * u[0] or u[0] == 1)
+    low, high = loss_range(runs)
+    x_of, y_of = scale(0, max(last, 1e-9), left, right), scale(low, high, bottom, top)
+    top_rate = max(known([line["lr"] for run in runs for line in run.lines])) or 1.0
+    rate_of = scale(0, top_rate, foot, strip)
+    clip = f"clip-{axis}-{width}"
+    svg = f'<clipPath id="{clip}"><path d="M0 {top}H{width}V{bottom}H0z"/></clipPath>\n'
+    for value in ticks(0, last / unit, (right - left) // 75):
+        x = x_of(value * unit)
+        svg += f'<path class="grid" d="M{x} {top}V{foot}"/>'
+        svg += f'<text class="x" x="{x}" y="{foot + 18}">{short(value)}</text>\n'
+    for value in ticks(low, high):
+        y = y_of(value)
+        svg += f'<path class="grid" d="M{left} {y}H{right}"/>'
+        svg += f'<text class="y" x="{left - 6}" y="{y + 4}">{value:,.6g}</text>\n'
+    for bits in ticks(low / math.log(2), high / math.log(2)):
+        y = y_of(bits * math.log(2))
+        svg += f'<path class="tick" d="M{right} {y}h4"/>'
+        svg += f'<text class="bits" x="{right + 7}" y="{y + 4}">{bits:,.6g}</text>\n'
+    svg += f'<text class="unit" x="{left}" y="12">nats per character</text>'
+    svg += f'<text class="bits unit" x="{width}" y="12">bits</text>'
+    svg += f'<path class="grid" d="M{left} {foot}H{right}"/>'
+    svg += f'<text class="x unit" x="{(left + right) / 2}" y="{foot + 36}">{unit_name}</text>'
+    svg += f'<text class="y" x="{left - 6}" y="{strip + 10}">{top_rate:.2g}</text>'
+    svg += f'<text class="inside" x="{right - 4}" y="{strip + 8}">learning rate</text>\n'
+    labels: list[float] = []  # heights of names that are there
+    marked: list[float] = []  # places along the upper edge
+    names = ""  # on top of all lines
+    for run in runs:
+        colour = f'style="--colour: {run.colour}"'
+        xs = [x_of(line[axis]) for line in run.lines]
+        rates = points(list(zip(xs, [rate_of(line["lr"]) for line in run.lines], strict=True)))
+        svg += f'<path class="rate" {colour} d="{rates}"/>\n'
         for loss in LOSSES:
-            drawn, pen = "", "M"
-            for line in log:
-                x, y = x_of(line[axis]), y_of(line[loss])
-                if not math.isnan(x + y):
-                    drawn += f"{pen}{x} {y}"
-                    svg += f'<circle cx="{x}" cy="{y}" r="3" style="fill: {colour}"><title>'
-                    svg += f"{loss} {line[loss]:.4f} at {line[axis]:,.9g}</title></circle>"
-                pen = "M" if math.isnan(x + y) else "L"
-            svg += f'<path class="{loss}" style="stroke: {colour}" d="{drawn}"/>\n'
-    return f"""<details name="x"{" open" * (axis == "seconds")}><summary>by {AXES[axis]}</summary>
-<svg viewBox="0 0 800 430">{svg}</svg>\n{legend}</details>\n"""
+            ys = [max(y_of(line[loss]), -1e4) for line in run.lines]
+            pairs = [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(y)]
+            path = points(pairs)
+            svg += f'<path class="{loss}" {colour} clip-path="url(#{clip})" d="{path}"/>\n'
+            svg += outliers(run, loss, xs, top, high, marked)
+        svg += evaluations(run, axis, xs, y_of, high)
+        names += name_at_end(run, axis, x_of, y_of, labels, (top, bottom), right)
+    label = escape(f"Losses of {len(runs)} runs over {unit_name}")
+    box = f'viewBox="0 0 {width} {foot + 44}" role="img" aria-label="{label}"'
+    return f"<svg {box}>\n{svg}{names}</svg>\n"
 
 
-def main() -> None:
+def outliers(
+    run: Run, loss: str, xs: list[float], top: float, high: float, marked: list[float]
+) -> str:
+    """A mark at the upper edge with the highest value of each stretch that is above the axis."""
+    svg, worst = "", None
+    for x, line in [*zip(xs, run.lines, strict=True), (0.0, {loss: -math.inf})]:
+        value = line[loss]
+        if value > high and (worst is None or value > worst[1]):
+            worst = (x, value)
+        elif value <= high and worst is not None:
+            x, value = worst
+            svg += f'<path class="outlier" style="--colour: {run.colour}" d="M{x} {top}l4 7h-8z"/>'
+            if not any(abs(x - other) < 40 for other in marked):
+                svg += f'<text class="outlier" x="{x + 7:g}" y="{top + 9}">{value:.3g}</text>\n'
+                marked.append(x)
+            worst = None
+    return svg
+
+
+def evaluations(run: Run, axis: str, xs: list[float], y_of: Any, high: float) -> str:
+    """A dot that says its value for each held-out loss, the best one ringed."""
+    svg, best = "", run.lowest()
+    for x, line in zip(xs, run.lines, strict=True):
+        value = line["val_loss"]
+        if value <= high and not math.isnan(x):
+            kind = "dot best" if line is best else "dot"
+            said = f"{run.name}: {value:.4f} nats, {value / math.log(2):.4f} bits held out"
+            svg += f'<circle class="{kind}" style="--colour: {run.colour}" cx="{x}" '
+            svg += f'cy="{y_of(value)}" r="{5 if line is best else 2.5}"><title>'
+            svg += f"{escape(said)}, {line[axis]:,.6g} {AXES[axis]}</title></circle>\n"
+    return svg
+
+
+def name_at_end(
+    run: Run, axis: str, x_of: Any, y_of: Any, labels: list[float], edges: tuple, right: float
+) -> str:
+    """The run's name above the end of its line, moved up or down from names already there."""
+    loss = "val_loss" if run.lowest() else "train_loss"
+    ends = [(x_of(line[axis]), y_of(line[loss])) for line in run.lines]
+    ends = [(x, y) for x, y in ends if not math.isnan(x + y)]
+    if not ends:
+        return ""
+    x, end = ends[-1]
+    top, bottom = edges
+    places = [y for k in range(20) for y in (end - 9 - 15 * k, end + 19 + 15 * k)]
+    free = (
+        y
+        for y in places
+        if top + 12 <= y <= bottom - 4 and all(abs(y - label) >= 14 for label in labels)
+    )
+    labels.append(y := next(free, end - 9))
+    name = run.name if len(run.name) <= 28 else f"{run.name[:14]}\u2026{run.name[-13:]}"
+    x = max(x, 60 + 7 * len(name))  # a short run's name begins inside the figure
+    return (
+        f'<text class="name" style="--colour: {run.colour}" x="{min(x, right - 6):g}" y="{y:g}">'
+        f"{escape(name)}</text>\n"
+    )
+
+
+def table(runs: list[Run]) -> str:
+    """The best held-out loss of each run, and what it took."""
+    heads = ("run", "model", "best nats", "bits", "at step", "minutes", "chars/s")
+    rows = ""
+    for run in runs:
+        best, last = run.best(), run.lines[-1]
+        cells = [run.model()]
+        if best:
+            nats = best["val_loss"]
+            cells += [f"{nats:.4f}", f"{nats / math.log(2):.4f}", f"{best['step']:,.0f}"]
+        else:
+            cells += ["\u2013"] * 3
+        cells += [f"{last['seconds'] / 60:,.1f}"]
+        cells += [f"{last['chars'] / last['seconds']:,.0f}" if last["seconds"] > 0 else "\u2013"]
+        cells = [cell.replace("nan", "\u2013") if cell == "nan" else cell for cell in cells]
+        row = "".join(
+            f'<td data-head="{head}">{escape(cell)}</td>'
+            for head, cell in zip(heads[1:], cells, strict=True)
+        )
+        swatch = f'<span class="swatch" style="--colour: {run.colour}"></span>'
+        rows += f'<tr><th scope="row">{swatch}<bdi>{escape(run.name)}</bdi></th>{row}</tr>\n'
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>\n"
+
+
+def body(runs: list[Run]) -> str:
+    """The switch, a figure for each axis at two widths, and the table."""
+    switch = "".join(
+        f'<input type="radio" name="axis" id="by-{axis}"{" checked" * (axis == "seconds")}>'
+        f'<label for="by-{axis}">{name}</label>'
+        for axis, name in AXES.items()
+    )
+    figures = "".join(
+        f'<div class="{axis} {size}">{figure(runs, axis, width)}</div>\n'
+        for axis in AXES
+        for size, width in (("full", 704), ("phone", 350))
+    )
+    skipped = "".join(
+        f"<p class=small>{escape(run.name)}: {run.skipped} lines could not be read and are left "
+        "out.</p>\n"
+        for run in runs
+        if run.skipped
+    )
+    return f"""<fieldset class="switch"><legend class="unseen">Across: time, epochs or characters
+</legend>{switch}</fieldset>
+<figure>{figures}<figcaption>\u25cb best held-out loss; \u25b2 a value above the figure, which would
+flatten all the rest.</figcaption></figure>
+{table(runs)}{skipped}"""
+
+
+def name_runs(runs: dict[str, Run]) -> list[Run]:
+    """The runs with a colour each, and with their paths as names where file names are the same."""
+    for i, (path, run) in enumerate(runs.items()):
+        run.colour = series_colour(i)
+        if sum(other.name == Path(path).stem for other in runs.values()) > 1:
+            run.name = path
+    return list(runs.values())
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
     """Parse the command line and write the page."""
     p = Parser(__doc__)
     p.add_argument("logs", metavar="LOG", nargs="+", help="a .jsonl that train.py left")
-    p.add_argument("--out", default="curves.html", metavar="FILE", help="default: curves.html")
-    args = p.parse_args()
-    check_writable(args.out)
-    logs = {path: read_log(path) for path in args.logs}
-    write_page(args.out, "Losses", "".join(figure(logs, axis) for axis in AXES), STYLE)
+    p.add_argument("--out", default="curves.html", metavar="FILE", help="the page")
+    args = p.parse_args(argv)
+    check_output(args.out, inputs=args.logs, special=True)
+    runs = name_runs({path: read_log(path) for path in args.logs})
+    for path, run in zip(dict.fromkeys(args.logs), runs, strict=True):
+        if run.skipped:
+            note = f"{path}: {run.skipped} lines cannot be read and are left out\n"
+            Terminal(sys.stderr).write(note)
+    texts = list(dict.fromkeys(run.text for run in runs if run.text))
+    caption = [runs[0].name if len(runs) == 1 else f"{len(runs)} runs", *texts]
+    if len(runs) == 1 and runs[0].model() != "\u2013":
+        caption.insert(1, runs[0].model())
+    if bests := [best["val_loss"] for run in runs if (best := run.best())]:
+        caption.append(f"best held-out loss {min(bests):.4f} nats per character")
+    title = "How the loss fell" if len(runs) == 1 else f"How the loss fell in {len(runs)} runs"
+    write_page(args.out, page(title, HOW, caption, body(runs), page_file("curves.css")))
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

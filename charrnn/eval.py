@@ -1,60 +1,150 @@
-"""How well a model predicts a text: a line of JSON with loss (nats/char) and bpc, and a page."""
+"""How well a model predicts a text: lines of JSON with the loss, and a page of its surprise."""
 
 import json
 import math
-import unicodedata
+import sys
+from argparse import Namespace
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from charrnn.cli import run
-from charrnn.model import CharRNN, evaluate
-from charrnn.page import SHADES, escape, load, parser, shaded, write_page
-
-SHOWN = 20_000  # characters on the page: about 2 MB
-STYLE = """[data-g^="newline"]::before { content: "\u21b5"; opacity: 0.5; }
-.text i:hover { outline: 2px solid; } .text i:hover::after { content: attr(data-g); position: fixed;
-  right: 1rem; bottom: 1rem; padding: 1em; border: 1px solid; background: Canvas; }"""
-
-
-def name_of(char: str) -> str:
-    """``char``, or its name where it cannot be seen or would act on what stands beside it."""
-    if unicodedata.category(char)[0] in "LNPS":
-        return f"\u2068{char}\u2069"  # isolated: right-to-left ends with it
-    return {"\n": "newline"}.get(char) or unicodedata.name(char, f"U+{ord(char):04X}").lower()
+from charrnn.cli import Number, Parser, command
+from charrnn.console import Terminal
+from charrnn.errors import UserError
+from charrnn.evaluation import evaluate
+from charrnn.files import check_output
+from charrnn.generation import default_prime
+from charrnn.page import write_page
+from charrnn.reading import Model, add_reading_flags, load_model, read_corpus, read_text
+from charrnn.surprise import predict, surprise_page
 
 
-@torch.no_grad()
-def heatmap(model: CharRNN, ids: Tensor, loss: float) -> str:
-    """A page's body: ``ids`` in a row, shaded by surprise; ``loss`` is that of all, in nats."""
-    names = [escape(name_of(token)) for token in model.unique_tokens]
-    head, hidden = ids[:SHOWN].long(), model.init_hidden(1)
-    shown = shaded(model.int2char[int(head[0])], 0)  # nothing was expected there
-    for x, y in zip(head[:-1].split(256), head[1:].split(256), strict=True):
-        logits, hidden = model(x[None].to(model.fc.weight.device), hidden)
-        log_p = logits.float().cpu().log_softmax(dim=1)
-        bits = log_p.gather(1, y[:, None])[:, 0].abs() / math.log(2)
-        shades = bits.nan_to_num(SHADES).clamp(max=SHADES).int()  # one for each bit
-        columns = (y, bits, shades, *log_p.exp().topk(min(5, len(names))))
-        for i, b, shade, p, best in zip(*(column.tolist() for column in columns), strict=True):
-            card = f"{names[i]}: {b:.2f} bits, {2**-b:.1%}\n"
-            card += "".join(f"\n{q:6.1%} {names[j]}" for q, j in zip(p, best, strict=True))
-            shown += shaded(model.int2char[i], shade, f' data-g="{card}"')
-    key = "".join(shaded(str(k), k) for k in range(SHADES)) + shaded("9 or more", SHADES)
-    return f"""<p>{loss / math.log(2):.4f} bits ({loss:.4f} nats) per character over all of
-{len(ids):,} characters. Here are the first {len(head):,}: point at one to see what the
-model expected there.</p><p>bits of surprise: {key}</p><div class="text">{shown}</div>"""
-
-
-def main() -> None:
-    """Parse the command line, print the line, and write the page."""
-    args, model, ids, title = load(parser(__doc__, "--heatmap", None))
-    loss = evaluate(model, ids)
-    line = {"loss": loss, "bpc": loss / math.log(2), "chars": len(ids) - 1, "split": args.split}
+def print_json(line: dict[str, Any]) -> None:
+    """A line of JSON. Raises UserError for a loss that is no number, which JSON has no word for."""
+    if not all(math.isfinite(value) for value in line.values() if isinstance(value, float)):
+        raise UserError("the model's weights are too large: its loss is not a number")
     print(json.dumps(line), flush=True)
-    if args.page is not None:
-        write_page(args.page, title, heatmap(model, ids, loss), STYLE)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """What a checkpoint says of its run, as values that JSON has."""
+    net, known = model.net, model.checkpoint
+    about = {
+        "ckpt": model.path,
+        "cell": net.cell,
+        "n_hidden": net.n_hidden,
+        "n_layers": net.n_layers,
+        "parameters": sum(weight.numel() for weight in net.parameters()),
+        "characters": len(net.unique_tokens),
+    }
+    rest = (key for key in known if key not in about and key not in ("state_dict", "tokens"))
+    return about | {str(key): plain(known[key]) for key in rest}
+
+
+def plain(value: object, depth: int = 4) -> Any:
+    """``value`` where it is plain, else what kind of thing it is: the file may hold anything."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if depth and isinstance(value, dict):
+        return {str(key): plain(each, depth - 1) for key, each in value.items()}
+    if depth and isinstance(value, (list, tuple)):
+        return [plain(each, depth - 1) for each in value]
+    return f"<{type(value).__name__}>"
+
+
+def score_line(model: Model, line: str, top: int) -> dict[str, Any]:
+    """The loss of a line of text that begins where a line does: after a newline, if the model has
+    one. Characters that the model never saw are left out and counted."""
+    net = model.net
+    known = [char for char in line if char in net.char2int]
+    ids = torch.tensor([net.char2int[char] for char in [default_prime(net), *known]])
+    bits = predict(net, ids).bits.tolist() if known else []
+    total = math.fsum(bits)
+    scored: dict[str, Any] = {"loss": None, "bpc": None, "bits": total, "chars": len(known)}
+    if known:
+        scored |= {"loss": total * math.log(2) / len(known), "bpc": total / len(known)}
+    scored["left_out"] = len(line) - len(known)
+    if top:
+        with torch.no_grad():
+            logits, _ = net(ids[None].to(net.fc.weight.device), net.init_hidden(1))
+        p, best = logits[-1].float().softmax(dim=0).topk(min(top, logits.shape[1]))
+        likeliest = (net.unique_tokens[i] for i in best.tolist())
+        scored["top"] = dict(zip(likeliest, p.tolist(), strict=True))
+    return scored
+
+
+def score_lines(model: Model, texts: list[str], top: int) -> None:
+    """A line of JSON for each text, or for each line of standard input."""
+    lines: Iterable[str] = texts
+    if texts == ["-"]:
+        lines = (line.removesuffix("\n") for line in sys.stdin)
+    for line in lines:
+        print_json(score_line(model, line, top))
+
+
+def score_text(models: list[Model], args: Namespace) -> None:
+    """A line of JSON for each model, and the page."""
+    corpus = read_corpus(args, models)
+    if args.surprise:
+        inputs = [*args.ckpt, *corpus.paths]
+        check_output(args.surprise, inputs=inputs, special=True)
+    text = read_text(args, models, corpus)
+    for note in text.notes:
+        Terminal(sys.stderr).write(f"{note}\n")
+    losses = []
+    for model, ids in zip(models, text.ids, strict=True):
+        losses.append(loss := evaluate(model.net, ids))
+        line = {"ckpt": model.path} if len(models) > 1 else {}
+        line |= {"loss": loss, "bpc": loss / math.log(2), "chars": len(ids) - 1}
+        print_json(line | {"split": text.split, "text": text.name, "left_out": text.left_out})
+    if args.surprise:
+        write_page(args.surprise, surprise_page(models, text, losses))
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, print the lines, and write the page."""
+    p = Parser(__doc__)
+    p.add_argument(
+        "--ckpt", metavar="FILE", nargs="+", default=["rnn.net"], help="the model, or two"
+    )
+    add_reading_flags(p)
+    p.add_argument(
+        "--surprise",
+        metavar="HTML",
+        help="a page: the text coloured by surprise; with two models, by their difference",
+    )
+    p.add_argument(
+        "--text",
+        metavar="TEXT",
+        action="append",
+        help="score this line instead of --data (repeatable); -: each line of standard input",
+    )
+    top = Number(int, 0, 1000)
+    likeliest = "with --text: the N likeliest next characters"
+    p.add_argument("--top", metavar="N", type=top, default=0, help=likeliest)
+    p.add_argument("--info", action="store_true", help="print what the checkpoint says of its run")
+    args = p.parse_args(argv)
+    if len(args.ckpt) > 2:
+        raise UserError(f"--ckpt: {len(args.ckpt)} models; one, or two to compare")
+    if args.text and (args.data or args.surprise):
+        raise UserError("--text is scored alone; leave out --data and --surprise")
+    if args.top and not args.text:
+        raise UserError("--top N needs --text: the characters likely after it")
+    if args.surprise is not None:
+        check_output(args.surprise, inputs=[*args.ckpt, *(args.data or [])], special=True)
+    models = [load_model(path, args.device) for path in args.ckpt]
+    for model in models:
+        if args.info:
+            print_json(describe(model))
+        elif args.text:
+            score_lines(model, args.text, args.top)
+    if not args.info and not args.text:
+        score_text(models, args)
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

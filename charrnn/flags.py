@@ -37,6 +37,11 @@ FLAGS = {
         "share of the text, cut from its end, to judge the model by",
         "0.1, at most 200,000 characters",
     ),
+    "val_split": Flag(
+        "text",
+        "NAME",
+        "end: hold out the end of the text; lines: lines from all over it, for sorted lists",
+    ),
     "preset": Flag(
         "model",
         "NAME",
@@ -62,6 +67,7 @@ FLAGS = {
     ),
     "epochs": Flag("training", "N", "passes over the training text"),
     "minutes": Flag("training", "M", "wall-clock minutes; with --epochs, whichever ends first"),
+    "patience": Flag("training", "N", "end after N evaluations without a better one"),
     "batch_size": Flag(
         "training",
         "N",
@@ -89,6 +95,8 @@ FLAGS = {
         "auto: bfloat16 on a CPU that has it in hardware, float16 on CUDA, else float32",
     ),
     "ckpt": Flag("files", "FILE", "where the model goes"),
+    "keep": Flag("files", "NAME", "all: keep each evaluation's model, too, as CKPT.step001234.net"),
+    "tensorboard": Flag("files", "DIR", "write the log for TensorBoard, too; needs that package"),
     "prime": Flag(
         "files",
         "TEXT",

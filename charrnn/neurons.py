@@ -1,76 +1,331 @@
-"""Which cells follow quotes, lines, brackets: a page as in Karpathy et al., arXiv:1506.02078."""
+"""Which cells of a model follow quotes, lines, words: a page as in Karpathy et al. 2015,
+arXiv:1506.02078."""
 
+import sys
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn.cli import run
-from charrnn.generation import Streams, decoder_of
-from charrnn.model import CharRNN, from_row_above
-from charrnn.page import SHADES, load, parser, shaded, write_page
+from charrnn.cli import Parser, command
+from charrnn.console import Terminal
+from charrnn.evaluation import first_from_zeros, rows_with_context
+from charrnn.files import check_output
+from charrnn.generation import PlainDecoder
+from charrnn.model import CharRNN
+from charrnn.page import (
+    SHADES,
+    escape,
+    page,
+    page_file,
+    points,
+    scale,
+    shade_class,
+    shaded,
+    ticks,
+    write_page,
+)
+from charrnn.properties import PROPERTIES, properties_of
+from charrnn.reading import Model, Text, add_reading_flags, load_model, read_corpus, read_text
 
-READ, SHOWN, BEST = 50_000, 2_500, 3  # characters to choose by, and to show; cells of a property
+READ = 50_000  # characters to choose by
+SHIFTS = 20  # times by which a property is shifted to see what chance gives
+LEAST, MARGIN = 0.4, 0.15  # a cell that follows correlates so much, and beats all else by so much
+BEST = 3  # cells of a property that are shown
+EXCERPT, EXCERPTS = 360, 2
+TITLE = "What single cells of the model follow"
+HOW = (
+    "A cell is one number that the model carries from character to character; its value colours "
+    "the text, from its lowest (blue) to its highest (orange)."
+)
 
 
 @torch.no_grad()
-def states(model: CharRNN, ids: Tensor) -> Tensor:
-    """The last layer after each of ``ids``, ``[T, n_hidden]``: tanh(c) of an LSTM, else h."""
+def states(model: CharRNN, ids: Tensor) -> np.ndarray:
+    """The last layer after each of ``ids``, ``[T, n_hidden]``: tanh(c) of an LSTM, else h.
+
+    The text is read in rows side by side, each after the characters that precede it; up to 63 of
+    ``ids`` at the end are left out.
+    """
     n_rows = max(1, min(64, len(ids) // 256))
-    rows = ids[: len(ids) // n_rows * n_rows].long().view(n_rows, -1).to(model.fc.weight.device)
-    decoder, hidden = decoder_of(model, one_stream=False), model.init_hidden(n_rows)
-    for _ in range(2):  # the second time each row starts from where the one above ended
-        streams, kept = Streams(decoder, hidden), []
-        for x in rows.T:
-            decoder.step(x, streams)
-            kept.append(streams.kept[-1].to("cpu", copy=True))
-        hidden = from_row_above(streams.hidden())
+    rows, contexts = rows_with_context(ids.to(model.fc.weight.device).long(), n_rows)
+    before = PlainDecoder(model, model.init_hidden(n_rows - 1))
+    if n_rows > 1:
+        for x in contexts.T:
+            before.step(x)
+    decoder, kept = PlainDecoder(model, first_from_zeros(before.hidden())), []
+    for x in rows.T:
+        decoder.step(x)
+        hidden = decoder.hidden()
+        kept.append((hidden[1] if model.has_cell_state else hidden)[-1].float().cpu())
     cells = torch.stack(kept, dim=1).flatten(0, 1).nan_to_num_()
-    return cells.tanh_() if model.cell == "lstm" else cells
+    return (cells.tanh_() if model.has_cell_state else cells).numpy()
 
 
-def properties(text: str) -> dict[str, Tensor]:
-    """What a cell may follow, after each character ``[T]``; a blank line ends quotes, brackets."""
-    quoted, column, depth, rows = False, 0, 0, []
-    for before, char in zip("\n" + text, text, strict=False):
-        column = 0 if char == "\n" else column + 1
-        quoted, depth = (False, 0) if char == before == "\n" else (quoted, depth)
-        quoted ^= char in '"\u201c\u201d\u201e\u00ab\u00bb'  # languages differ in which one opens
-        depth = max(0, depth + (char in "([\uff08") - (char in ")]\uff09"))
-        rows.append((quoted, column, depth > 0))
-    names = ("inside quotes", "place in the line", "inside brackets")
-    return dict(zip(names, torch.tensor(rows, dtype=torch.float32).T, strict=True))
+@dataclass(frozen=True)
+class Finding:
+    """How well the cells follow one property."""
+
+    name: str
+    values: np.ndarray  # [T]
+    r: np.ndarray  # [n_hidden]: Pearson correlation of each cell
+    shifted: float  # the best cell's, either sign, for the property at other times
+    untrained: float  # that of a model of the same size before training
+
+    @property
+    def best(self) -> list[int]:
+        """The cells that follow best, either sign."""
+        return np.argsort(-np.abs(self.r), kind="stable")[:BEST].tolist()
+
+    @property
+    def height(self) -> float:
+        """The best cell's correlation, without its sign."""
+        return float(np.abs(self.r).max())
+
+    @property
+    def lead(self) -> float:
+        """By how much it beats what it is compared with."""
+        return self.height - max(self.shifted, self.untrained)
+
+    @property
+    def found(self) -> bool:
+        """Whether that is clear enough to be called following."""
+        return self.height >= LEAST and self.lead > MARGIN
 
 
-def section(name: str, followed: Tensor, cells: Tensor, text: str) -> str:
-    """The cells ``[T, n_hidden]`` that follow a property ``[T]`` best, printed and as HTML."""
-    covariance = (followed - followed.mean()) @ cells / len(cells)
-    r = covariance / (cells.std(0, correction=0) * followed.std(correction=0)).clamp(min=1e-6)
-    best = r.abs().topk(min(BEST, len(r))).indices.tolist() if len(followed.unique()) > 1 else []
-    found = ", ".join(f"cell {i} ({r[i]:+.3f})" for i in best) or "nothing to follow in this text"
-    print(f"{name}: {found}")
-    windows = [slice(i, i + SHOWN) for i in range(0, max(1, len(text) - SHOWN), SHOWN // 5)]
-    shown = max(windows, key=lambda window: followed[window].std(correction=0).item())
-    html = f"<h2>{name}</h2>\n" if best else f"<h2>{name}: {found}</h2>\n"
-    for i in best:
-        shades = (cells[shown, i] * SHADES).round().int().tolist()
-        chars = zip(text[shown], shades, (followed[shown] == 1).tolist(), strict=True)
-        coloured = (shaded(char, shade, ' class="u"' * holds) for char, shade, holds in chars)
-        html += f'<h3>cell {i} ({r[i]:+.3f})</h3><div class="text">{"".join(coloured)}</div>\n'
-    return html
+def standardised(columns: np.ndarray) -> np.ndarray:
+    """Columns ``[T, N]`` with mean 0 and length 1, so that products are correlations; constant ones
+    become zeros."""
+    columns = columns - columns.mean(axis=0)
+    length = np.linalg.norm(columns, axis=0)
+    return columns / np.where(length > 1e-6 * len(columns) ** 0.5, length, np.inf)
 
 
-def main() -> None:
+def find(cells: np.ndarray, untrained: np.ndarray, text: str) -> list[Finding]:
+    """What the cells ``[T, n_hidden]`` follow, clearest first, of all that varies in the text.
+
+    Two things tell following from chance: the same cells for the same property moved to other times
+    (round the end, SHIFTS ways), and the same property for an untrained model's cells, which echo
+    the last characters too.
+    """
+    cells, untrained = standardised(cells), standardised(untrained)
+    shifts = [len(text) * k // (SHIFTS + 1) for k in range(1, SHIFTS + 1)]
+    findings = []
+    for name, values in properties_of(text).items():
+        others = standardised(np.stack([np.roll(values, shift) for shift in shifts], axis=1))
+        followed = standardised(values[:, None])
+        findings.append(
+            Finding(
+                name,
+                values,
+                (cells.T @ followed)[:, 0],
+                float(np.abs(cells.T @ others).max()),
+                float(np.abs(untrained.T @ followed).max()),
+            )
+        )
+    return sorted(findings, key=lambda finding: -finding.lead)
+
+
+def untrained_like(model: CharRNN) -> CharRNN:
+    """A model of the same kind and size as it was before any training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh = CharRNN(tuple(model.unique_tokens), model.n_hidden, model.n_layers, 0.0, model.cell)
+    return fresh.to(model.fc.weight.device).eval()
+
+
+def spread(cell: np.ndarray) -> tuple[float, float]:
+    """A cell's own range, without the hundredth part at each end."""
+    low, high = np.quantile(cell, (0.01, 0.99)).tolist()
+    return low, high
+
+
+def shades_of(cell: np.ndarray) -> np.ndarray:
+    """A cell's own range stretched over the colours, ``[T]`` from -SHADES to SHADES."""
+    low, high = spread(cell)
+    middle, half = (low + high) / 2, max((high - low) / 2, 1e-9)
+    return ((cell - middle) / half * SHADES).round().clip(-SHADES, SHADES).astype(int)
+
+
+def excerpts(values: np.ndarray, text: str) -> list[slice]:
+    """Short parts of the text where the property changes most, each from the start of a line or a
+    word, in the order of the text."""
+    changes = np.abs(np.diff(values, prepend=values[:1])) / max(float(values.std()), 1e-9)
+    total = np.concatenate(([0.0], changes.clip(max=3).cumsum()))
+    starts = np.arange(0, max(1, len(text) - EXCERPT), 20)
+    score = total[np.minimum(starts + EXCERPT, len(text))] - total[starts]
+    chosen: list[int] = []
+    for start in starts[np.argsort(-score, kind="stable")].tolist():
+        if len(chosen) < EXCERPTS and all(abs(start - other) > 2 * EXCERPT for other in chosen):
+            chosen.append(start)
+    parts = []
+    for start in sorted(chosen):
+        line, word = (text.rfind(end, max(0, start - 80), start + 1) for end in "\n ")
+        start = line + 1 if line >= 0 else word + 1 if word >= 0 else start
+        parts.append(slice(start, start + EXCERPT))
+    return parts
+
+
+def coloured(text: str, shades: np.ndarray, holds: np.ndarray) -> str:
+    """A part of the text, shaded; underlined where a property holds."""
+    html = ""
+    for char, shade, held in zip(text, shades.tolist(), holds.tolist(), strict=True):
+        name = " ".join(filter(None, (shade_class(shade), "u" if held else "")))
+        html += f'<i class="{name}">{escape(char)}</i>' if name else f"<i>{escape(char)}</i>"
+    return f'<div class="text">{html}</div>'
+
+
+def average(values: np.ndarray, cell: np.ndarray) -> str:
+    """The cell's mean, as SVG: around where a property begins, or for each value of a number."""
+    is_number = len(np.unique(values)) > 2
+    if is_number:
+        bins = np.unique(values.round(1 if values.max() < 12 else 0))
+        bins = bins[: int(np.searchsorted(bins, np.quantile(values, 0.99), side="right"))]
+        place = np.abs(values[:, None] - bins).argmin(axis=1) if len(bins) < 400 else None
+        if place is None:
+            return ""
+        means = [(float(b), float(cell[place == k].mean())) for k, b in enumerate(bins)]
+    else:
+        begins = np.flatnonzero((values[1:] > 0) & (values[:-1] == 0)) + 1
+        lags = range(-12, 25)
+        at = begins[(begins >= 12) & (begins < len(cell) - 25)]
+        if not len(at):
+            return ""
+        means = [(float(lag), float(cell[at + lag].mean())) for lag in lags]
+    low, high = spread(cell)
+    x_of, y_of = scale(means[0][0], means[-1][0], 40, 340), scale(low, high, 84, 8)
+    svg = "".join(
+        f'<path class="grid" d="M40 {y_of(y)}H340"/>'
+        f'<text x="34" y="{y_of(y) + 4:g}" text-anchor="end">{y:.2g}</text>'
+        for y in ticks(low, high, 5)
+    )
+    svg += "".join(
+        f'<text x="{x_of(x)}" y="102" text-anchor="middle">{x:g}</text>'
+        for x in ticks(means[0][0], means[-1][0], 7)
+    )
+    svg += "" if is_number else f'<path class="begin" d="M{x_of(0)} 4V88"/>'
+    line = points([(x_of(x), min(90, max(2, y_of(y)))) for x, y in means])
+    said = "for each value" if is_number else "before and after it begins, in characters"
+    return f"""<figure><svg viewBox="0 0 350 108" role="img" aria-label="Mean of the cell {said}">
+{svg}<path class="mean" d="{line}"/></svg>
+<figcaption>Mean of the cell {said}.</figcaption></figure>"""
+
+
+def key(cell: np.ndarray) -> str:
+    """The colours of a cell, with the values at both ends."""
+    low, high = spread(cell)
+    steps = range(-SHADES, SHADES + 1, 3)
+    values = (low + (high - low) * (k + SHADES) / (2 * SHADES) for k in steps)
+    digits = 2 if high - low > 0.05 else 4
+    shades = (shaded(f"{v:+.{digits}f}", k) for v, k in zip(values, steps, strict=True))
+    return f'<div class="key" aria-label="Values of the cell">{"".join(shades)}</div>'
+
+
+def section(finding: Finding, cells: np.ndarray, text: str) -> str:
+    """A property that is followed: how well, by which cells, and how that looks in the text."""
+    first, *others = finding.best
+    anchor = finding.name.replace(" ", "-")
+    is_number = len(np.unique(finding.values)) > 2
+    holds = (finding.values == 1) & (not is_number)
+    parts = excerpts(finding.values, text)
+
+    def shown(i: int, parts: list[slice]) -> str:
+        shades = shades_of(cells[:, i])
+        return "".join(coloured(text[part], shades[part], holds[part]) for part in parts)
+
+    underlined = "" if is_number else " Underlined: where it holds."
+    html = f"""<section id="{anchor}"><h2>{finding.name.capitalize()}: cell {first}</h2>
+<p>Correlation {finding.r[first]:+.2f}, where the best cell reaches {finding.shifted:.2f} at other
+times and {finding.untrained:.2f} in an untrained model.{underlined}</p>
+<div class="look"><div>{key(cells[:, first])}{shown(first, parts)}</div>
+{average(finding.values, cells[:, first])}</div>\n"""
+    least = max(finding.shifted, finding.untrained)
+    for i in (i for i in others if abs(finding.r[i]) > least):
+        html += f"<details><summary>cell {i} ({finding.r[i]:+.2f})</summary>{key(cells[:, i])}"
+        html += f"{shown(i, parts[:1])}</details>\n"
+    return html + "</section>\n"
+
+
+def overview(findings: list[Finding]) -> str:
+    """All properties that vary, with what they are held against."""
+    rows = ""
+    for finding in findings:
+        name, i = finding.name, finding.best[0]
+        linked = f'<a href="#{name.replace(" ", "-")}">{name}</a>' if finding.found else name
+        bar = f"--r: {finding.height:.3f}; --chance: {max(finding.shifted, finding.untrained):.3f}"
+        verdict = str(i) if finding.found else "none"
+        rows += f"""<tr{"" if finding.found else " class=none"}><th scope="row">{linked}</th>
+<td>{verdict}</td><td>{finding.r[i]:+.2f}</td>
+<td class="meter" aria-hidden="true"><span style="{bar}"></span></td>
+<td>{finding.shifted:.2f}</td><td>{finding.untrained:.2f}</td></tr>\n"""
+    return f"""<table><thead><tr><th scope="col">property</th><th scope="col">cell</th>
+<th scope="col">best</th><th class="meter" aria-hidden="true"></th><th scope="col">shifted</th>
+<th scope="col">untrained</th></tr></thead><tbody>{rows}</tbody></table>"""
+
+
+def neurons_page(
+    model: Model, text: Text, characters: str, findings: list[Finding], cells: np.ndarray
+) -> str:
+    """The whole page."""
+    net = model.net
+    found = [finding for finding in findings if finding.found]
+    absent = [name for name in PROPERTIES if name not in [f.name for f in findings]]
+    what = "the squashed memory tanh(c) of an LSTM" if net.has_cell_state else "the hidden state h"
+    verdict = (
+        f"Of {len(findings)} properties that vary in this text, {len(found)} have a cell that "
+        "follows them clearly."
+        if found
+        else "No cell follows any of the properties better than chance and an untrained model do: "
+        "there is nothing to show here, and that is a result, too."
+    )
+    absent_said = f" Not in this text, or hardly: {', '.join(absent)}." * bool(absent)
+    body = f"""<p>Nobody told the model what to keep in its {net.n_hidden:,} cells ({what}). It only
+learned to guess the next character, and to guess well it pays to know, say, whether a quotation is
+still open. Some cells come to carry one such thing that has a name; most carry mixtures that have
+none (Karpathy et al. 2015, arXiv:1506.02078).</p>
+<p><b>{verdict}</b>{absent_said}</p>
+{overview(findings)}
+<p class="small">Best: the correlation (Pearson, from -1 to +1; either sign will do) of the cell
+that follows a property best. Shifted: the best that any cell reaches for the same property moved to
+{SHIFTS} other times, which is chance. Untrained: the best cell of such a model with random weights,
+which echoes the last characters, too. A cell is said to follow from {LEAST:g} on, if that is
+{MARGIN:g} above both.</p>
+{"".join(section(finding, cells, characters) for finding in found)}"""
+    part = "the part held out in training" if text.split == "val" else "all of it"
+    caption = [model.describe(), f"{text.name}: {part}, {len(characters):,} characters read"]
+    caption += text.notes
+    return page(TITLE, HOW, caption, body, page_file("neurons.css"), wide=True)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
     """Parse the command line, print the best cells, and write the page."""
-    args, model, ids, title = load(parser(__doc__, "--out", "neurons.html"))
-    cells = states(model, ids[:READ])
-    text = "".join(model.int2char[i] for i in ids[: len(cells)].tolist())
-    key = "".join(shaded(f"{k / SHADES:+.1f}", k) for k in range(-SHADES, SHADES + 1, 3))
-    body = f"""<p>Of {model.n_hidden:,} cells in the last layer, those that correlate best (Pearson,
-either sign) over {len(text):,} characters, shown where the property varies most. Underlined: where
-it holds, or a line starts. A blank line is taken to end quotes and brackets.</p>
-<p>{"tanh(c)" if model.cell == "lstm" else "h"}: {key}</p>\n"""
-    body += "".join(section(name, p, cells, text) for name, p in properties(text).items())
-    write_page(args.page, title, body, ".u { text-decoration: underline dotted; }")
+    p = Parser(__doc__)
+    p.add_argument("--ckpt", metavar="FILE", default="rnn.net", help="the model")
+    add_reading_flags(p)
+    p.add_argument("--out", metavar="HTML", default="neurons.html", help="the page")
+    args = p.parse_args(argv)
+    check_output(args.out, inputs=[args.ckpt, *(args.data or [])], special=True)
+    model = load_model(args.ckpt, args.device)
+    corpus = read_corpus(args, [model])
+    check_output(args.out, inputs=[args.ckpt, *corpus.paths], special=True)
+    text = read_text(args, [model], corpus)
+    for note in text.notes:
+        Terminal(sys.stderr).write(f"{note}\n")
+    ids = text.ids[0][:READ]
+    cells = states(model.net, ids)
+    ids = ids[: len(cells)]
+    characters = "".join(map(model.net.unique_tokens.__getitem__, ids.tolist()))
+    findings = find(cells, states(untrained_like(model.net), ids), characters)
+    for finding in findings:
+        i = finding.best[0]
+        followed = f"cell {i} ({finding.r[i]:+.3f})" if finding.found else "no cell"
+        best = "" if finding.found else f"best {finding.r[i]:+.3f}, "
+        said = f"{best}shifted {finding.shifted:.3f}, untrained {finding.untrained:.3f}"
+        print(f"{finding.name}: {followed}; {said}")
+    write_page(args.out, neurons_page(model, text, characters, findings, cells))
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

@@ -1,85 +1,137 @@
-"""What the programs that write HTML pages share: their flags, a model reading a text, and the
-pages: one file each, light and dark, no script, nothing loaded."""
+"""The house of every page: one self-contained file in one style, light and dark, that loads
+nothing; escaping, colours, scales and ticks."""
 
+import base64
+import hashlib
 import html
-from argparse import Namespace
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
 from typing import Any
 
-from torch import Tensor
-
-from charrnn.checkpoint import atomic_file, check_writable, load_dict, model_from
-from charrnn.cli import Parser, number
-from charrnn.console import visible
-from charrnn.corpus import ANNA, load_corpus
-from charrnn.data import split_text
-from charrnn.device import pick_device
-from charrnn.errors import UserError
-from charrnn.model import CharRNN
+from charrnn.console import escape_control_chars
+from charrnn.files import open_output
 
 SHADES = 9  # from -9, cold, to 9, hot; text stays readable on each, light or dark
-STYLE = """:root { color-scheme: light dark; background: Canvas; overflow-wrap: anywhere; }
-body { margin: 2rem auto 10rem; max-width: 60rem; padding: 0 1rem; font: 1rem/1.5 system-ui; }
-.text { font: 0.9rem/1.6 ui-monospace, monospace; white-space: pre-wrap; unicode-bidi: plaintext; }
-i { font-style: normal; background: rgb(230 90 20 / calc(var(--shade) * 8%))
-  linear-gradient(rgb(50 120 255 / calc(var(--shade) * -8%)) 0 0); } p i { padding: 0.5em; }"""
+SERIES = 8  # colours of lines, --series-1 to --series-8 in style.css
 
 
-def parser(description: str, flag: str, page: str | None) -> Parser:
-    """The flags of a program that has a model read a text and may write a page about it."""
-    p = Parser(description)
-    p.add_argument(flag, dest="page", default=page, metavar="HTML", help=f"page (default: {page})")
-    p.flag("--ckpt", "the model", "FILE", "rnn.net")
-    data = "UTF-8 texts, a folder, or python-docs (default: data/anna.txt, downloaded once)"
-    p.add_argument("--data", metavar="PATH", nargs="+", help=data)
-    p.flag("--split", "the end of the text that training held out, or all", ("val", "all"), "val")
-    share = number(float, 0, 1, above=True, below=True)
-    p.flag("--val-frac", "share that val is (default: as in training, else 0.1)", share)
-    p.flag("--device", "auto, cpu, cuda, cuda:N or mps", "NAME", "auto")
-    return p
-
-
-def val_frac_of(checkpoint: dict[str, Any]) -> float:
-    """The share of its text that a model's training held out; 0.1 if it does not say."""
-    val_frac = checkpoint.get("val_frac", 0.1)
-    return val_frac if isinstance(val_frac, float) and 0 < val_frac < 1 else 0.1
-
-
-def load(p: Parser) -> tuple[Namespace, CharRNN, Tensor, str]:
-    """The flags, a model, its ids of a text ``[T]``, and a title. Raises UserError: T below 2."""
-    args = p.parse_args()
-    if args.page is not None:
-        check_writable(args.page)
-    device = pick_device(args.device)
-    checkpoint = load_dict(args.ckpt)
-    model = model_from(checkpoint, args.ckpt).to(device).eval()
-    corpus = load_corpus(args.data)
-    ids = corpus.ids
-    if args.split == "val":
-        _, ids = split_text(ids, args.val_frac or val_frac_of(checkpoint))
-    ids = corpus.encode_for(model.unique_tokens, len(corpus.ids) - len(ids))
-    if len(ids) < 2:
-        raise UserError(f"{args.data}: {len(ids)} character; evaluating needs at least 2")
-    return args, model, ids, f"{args.ckpt} reading {' '.join(args.data or [str(ANNA)])}"
+def page_file(name: str) -> str:
+    """The text of a file in the package's folder ``pages``: a style or a script."""
+    return (resources.files("charrnn") / "pages" / name).read_text(encoding="utf-8")
 
 
 def escape(text: str) -> str:
     """``text`` for an element or a quoted attribute; control characters are spelled out."""
-    return html.escape(visible(text))
+    return html.escape(escape_control_chars(text))
 
 
-def shaded(text: str, shade: int, attributes: str = "") -> str:
+def embed(value: Any) -> str:
+    """JSON for a ``<script>`` element that is not run: ASCII without <, > and &, so that no text
+    in it can end the element or begin another."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def page(
+    title: str,
+    how_to_read: str,
+    caption: Iterable[str],
+    body: str,
+    style: str = "",
+    script: str = "",
+    policy: str = "",
+    wide: bool = False,
+) -> str:
+    """A whole page. ``title``: what one sees; ``how_to_read``: one sentence; ``caption``: model,
+    text and loss, each plain text; ``body`` is HTML, ``style`` CSS, ``script`` JavaScript of ours
+    that runs after the body, allowed by its hash alone. ``policy`` adds to the
+    Content-Security-Policy, which otherwise allows nothing. ``wide``: room beside the text."""
+    allowed = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'"
+    if script:
+        script = f"\n{script}\n".replace("\r\n", "\n")  # as the HTML parser has it, and so the hash
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        allowed += f"; script-src 'sha256-{digest}'"
+    allowed += f"; {policy}" * bool(policy)
+    facts = " ".join(f"<span><bdi>{escape(fact)}</bdi></span>" for fact in caption)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="generator" content="charrnn">
+<meta http-equiv="Content-Security-Policy" content="{allowed}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{page_file("style.css")}
+{style}</style>
+</head>
+<body{' class="wide"' * wide}>
+<header>
+<h1>{escape(title)}</h1>
+<p class="how">{escape(how_to_read)}</p>
+<p class="caption">{facts}</p>
+</header>
+<main>
+{body}
+</main>
+{f"<script>{script}</script>" * bool(script)}
+</body>
+</html>
+"""
+
+
+def write_page(path: str, html: str) -> None:
+    """Write a page of ``page``; lone surrogates are spelled out. Raises OSError."""
+    with open_output(path) as file:
+        file.write(html.encode("utf-8", "backslashreplace"))
+
+
+def shade_class(shade: int) -> str:
+    """The class of a background from cold (-SHADES) to hot (SHADES); none for 0."""
+    shade = max(-SHADES, min(SHADES, shade))
+    return "" if shade == 0 else f"{'c' if shade < 0 else 's'}{abs(shade)}"
+
+
+def shaded(text: str, shade: int) -> str:
     """An element with ``text`` on a background from cold (-SHADES) to hot (SHADES)."""
-    return f'<i style="--shade: {shade}"{attributes}>{escape(text)}</i>'
+    name = shade_class(shade)
+    return f"<i{f' class={name}' * bool(name)}>{escape(text)}</i>"
 
 
-def write_page(path: str, title: str, body: str, style: str = "") -> None:
-    """``title`` is any text, ``body`` HTML. Raises UserError when the disk refuses."""
-    page = f"""<!DOCTYPE html><html lang="en"><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>
-<style>{STYLE}\n{style}</style><h1>{escape(title)}</h1>\n{body}"""
-    try:
-        with atomic_file(path) as file:
-            file.write(page.encode("utf-8", "backslashreplace"))  # lone surrogates are spelled out
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+def scale(low: float, high: float, first: float, last: float) -> Callable[[float], float]:
+    """Where a value between ``low`` and ``high`` lies between two coordinates, to 0.01."""
+    span = high - low or 1.0
+    return lambda value: round(first + (value - low) / span * (last - first), 2)
+
+
+def ticks(low: float, high: float, most: int = 8) -> list[float]:
+    """Round values from ``low`` to ``high`` to mark on an axis, at most ``most`` and some more than
+    half as many: steps of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        return [low]
+    size = 10 ** math.floor(math.log10((high - low) / most))
+    step = next(size * k for k in (1, 2, 5, 10, 20) if (high - low) / (size * k) <= most)
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def short(value: float) -> str:
+    """A number for an axis: 2,500,000 is 2.5M."""
+    size, unit = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M")) if abs(value) >= s), (1, ""))
+    return f"{value / size:,.6g}{unit}"
+
+
+def series_colour(i: int) -> str:
+    """The colour of the ``i``-th line of a figure, as CSS; they come round after SERIES."""
+    return f"var(--series-{i % SERIES + 1})"
+
+
+def points(pairs: Sequence[tuple[float, float]]) -> str:
+    """The ``d`` of an SVG path through points; a NaN parts it."""
+    drawn, pen = "", "M"
+    for x, y in pairs:
+        known = not math.isnan(x + y)
+        drawn += f"{pen}{x:g} {y:g}" if known else ""
+        pen = "L" if known else "M"
+    return drawn

@@ -5,15 +5,19 @@ import shlex
 import sys
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from charrnn.budget import Budget
 from charrnn.console import Terminal, escape_control_chars
-from charrnn.data import Batches
+from charrnn.data import Batches, unlikeness
 from charrnn.model import CharRNN
 from charrnn.run_files import RunFiles
 from charrnn.settings import Settings
 from charrnn.train_state import Progress
+
+SHORT = 20_000  # characters
+UNLIKE = 0.3  # nats per character
 
 
 def duration(seconds: float) -> str:
@@ -58,9 +62,10 @@ class Reporter:
         settings: Settings,
         model: CharRNN,
         batches: Batches,
-        n_held_out: int,
+        val_ids: Tensor,
         dtype: torch.dtype,
         budget: Budget,
+        progress: Progress,
     ) -> None:
         """What was chosen and how long it will take."""
         n_weights = sum(weight.numel() for weight in model.parameters())
@@ -71,12 +76,21 @@ class Reporter:
             f"preset {settings.preset} on {model.fc.weight.device}, "
             f"{str(dtype).removeprefix('torch.')}: {model.cell.upper()} {model.n_hidden} x "
             f"{model.n_layers}, dropout {model.drop_prob:g}, {n_weights:,} weights",
-            f"text: {len(batches.ids):,} characters to learn from, {n_held_out:,} held out, "
+            f"text: {len(batches.ids):,} characters to learn from, {len(val_ids):,} held out, "
             f"{len(model.unique_tokens)} distinct",
             f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
             f"{settings.lr:g}, clip {settings.clip:g}, seed {settings.seed}",
             f"{' or '.join(lasts)}: about {duration(budget.seconds)} in all",
         )
+        if len(batches.ids) < SHORT:
+            self.say("so short a text will be learned by heart; more text helps most")
+        if (more := unlikeness(batches.ids, val_ids, len(model.unique_tokens))) > UNLIKE:
+            self.say(
+                f"the held-out end is unlike the rest of the text (its pairs of characters cost "
+                f"{more:.2f} nats more); a sorted list? then hold out --val-split lines"
+            )
+        if budget.fraction_done(progress) >= 1:
+            self.say("that run had ended; give it a higher --epochs or --minutes, its new total")
 
     def progress(self, loss: float, progress: Progress, batches: Batches, done: float) -> None:
         """Move the bar; ``loss``: of the last batch, in nats per character."""

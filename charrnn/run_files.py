@@ -1,31 +1,41 @@
 """The files that a run owns: its model, what it needs to go on, and its log."""
 
+import glob
 import hashlib
 import json
 import math
+import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from charrnn.checkpoint import build_model, check_tokens, load_dict, save_checkpoint, save_dict
+from charrnn.checkpoint import build_model, load_dict, save_checkpoint, save_dict
 from charrnn.cli import Number
 from charrnn.console import Terminal
 from charrnn.corpus import Corpus
 from charrnn.data import Batches
 from charrnn.errors import UserError
-from charrnn.files import atomic_file, check_output, locked, set_aside
+from charrnn.files import RUN_SUFFIXES, atomic_file, check_output, locked, set_aside
 from charrnn.model import CharRNN
 from charrnn.settings import Settings, check_fields
 from charrnn.train_state import Progress, TrainState
 
-OF_THE_MACHINE = ("data", "ckpt", "init_from", "device", "prime")  # what decides no number
-LOSS = Number(float, 0)
+OF_THE_MACHINE = (
+    "data",
+    "ckpt",
+    "init_from",
+    "device",
+    "prime",
+    "keep",
+    "tensorboard",
+)  # what decides no number
+LOSS, COUNT = Number(float, 0), Number(int, 0)
 
 
 class Trained(NamedTuple):
@@ -56,23 +66,31 @@ class RunFiles:
             raise UserError(f"--ckpt {ckpt}: that name is for the run's own files; use .net")
         self.is_main = is_main
         name = ckpt.removesuffix(".net")
-        self.lock_path, self.net_path = Path(name), Path(ckpt)
+        if os.path.isdir(ckpt) or not os.path.basename(name):
+            raise UserError(f"{ckpt}: cannot be written: it is a folder; name another file")
+        self.net_path, self.stem = Path(ckpt), Path(name).name
         self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
         self.paths = [self.net_path, self.resume_path, self.log_path]
         self.inputs: list[Path] = []  # files that the run reads
         self.about: dict[str, Any] = {}  # what the model's file and the log say of the run
         self.saved_with: dict[str, Any] = {}  # what the .resume holds besides the state
         self.log: list[bytes] = []  # its lines
+        self.board: Any = None  # TensorBoard's writer
         self.save_errors: dict[Path, OSError] = {}  # of files whose last save failed
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs from these names; one process locks for all of this run."""
-        if not self.is_main:
-            yield
-            return
-        self.net_path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.lock_path):
+        """Keep other runs from these names, and from files that they are links to; one process
+        locks for all of this run."""
+        with ExitStack() as locks:
+            if self.is_main:
+                self.net_path.parent.mkdir(parents=True, exist_ok=True)
+                real = (Path(os.path.realpath(path)) for path in self.paths)
+                names = {
+                    path.with_suffix("") if path.suffix in RUN_SUFFIXES else path for path in real
+                }
+                for name in sorted(names):
+                    locks.enter_context(locked(name))
             yield
 
     def load_resume(self) -> dict[str, Any]:
@@ -88,7 +106,12 @@ class RunFiles:
         named = isinstance(saved["fingerprint"], str) and isinstance(saved["run"], str)
         if not named or not (settings.epochs or settings.minutes):
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
-        return saved | {"settings": settings, "tokens": check_tokens(saved["tokens"], where)}
+        state, size = saved["state"], {"n_hidden": settings.n_hidden, "n_layers": settings.n_layers}
+        weights = state.get("model") if isinstance(state, dict) else None
+        # before anything of a claimed size is built
+        model = {**size, "cell": settings.cell, "tokens": saved["tokens"], "state_dict": weights}
+        tokens = build_model(model, where).unique_tokens
+        return saved | {"settings": settings, "tokens": tokens}
 
     def describe(
         self,
@@ -102,6 +125,8 @@ class RunFiles:
         self.inputs = [*corpus.paths]
         if settings.init_from and not saved:
             self.inputs.append(Path(settings.init_from))
+        if settings.tensorboard and self.is_main:
+            self.board = tensorboard_writer(settings.tensorboard)
         name = ", ".join(path.name for path in corpus.paths[:3]) or "python-docs"
         run = saved["run"] if saved else new_run_id(settings, corpus.fingerprint)
         self.saved_with = {
@@ -129,7 +154,8 @@ class RunFiles:
         for path in self.paths:
             check_output(path, self.inputs)
         self.log = [_line(self.about)]
-        return _said_aside(set_aside(self.paths))
+        kept = self.net_path.parent.glob(f"{glob.escape(self.stem)}.step[0-9]*.net")
+        return _said_aside(set_aside([*self.paths, *sorted(kept)]))
 
     def take_up(self, progress: Progress) -> list[str]:
         """For a run that goes on: its log up to this step, and its best loss.
@@ -156,7 +182,7 @@ class RunFiles:
         if net is None and progress.best < math.inf:
             notes.append(f"{self.net_path}: the best model so far is gone; the next one is saved")
             progress.best = math.inf
-        elif net is not None and net.get("val_chars") == progress.val_chars:
+        elif net is not None and net["val_chars"] == progress.val_chars:
             # saved just before the process was killed, when the state was not yet
             progress.best = min(progress.best, net["val_loss"])
         return notes
@@ -168,8 +194,9 @@ class RunFiles:
             build_model(net, self.net_path)
         except UserError:
             return None
-        ours = net.get("run") == self.about["run"] and net.get("val_loss") in LOSS
-        return net if ours else None
+        known = {"val_loss": LOSS, "val_chars": COUNT, "step": COUNT}
+        good = all(net.get(name) in numbers for name, numbers in known.items())
+        return net if good and net.get("run") == self.about["run"] else None
 
     def forget_after(self, step: int) -> None:
         """Drop the log's lines of later steps, and of the end: they will be made again."""
@@ -184,7 +211,7 @@ class RunFiles:
         self,
         progress: Progress,
         batches: Batches,
-        optimizer: torch.optim.Optimizer,
+        lr: float,
         train_loss: float | None,
         val_loss: float | None = None,
     ) -> None:
@@ -198,12 +225,15 @@ class RunFiles:
             "val_loss": val_loss,
             "val_bpc": None if val_loss is None else val_loss / math.log(2),
             "chars_per_second": round(chars / max(progress.seconds, 1e-9)),
-            "lr": optimizer.param_groups[0]["lr"],
+            "lr": lr,
             "chars": chars,
             "skipped": progress.skipped,
             "val_chars": None if val_loss is None else progress.val_chars,
         }
         self.log.append(_line(line))
+        for name in ("train_loss", "val_loss", "lr") if self.board else ():
+            if line[name] is not None:
+                self.board.add_scalar(name, line[name], progress.step)
 
     def readable_log(self) -> list[dict[str, Any]]:
         """The lines of the log that can be read."""
@@ -219,23 +249,26 @@ class RunFiles:
             self._try(self.log_path, self._write_log)
             self._try(self.resume_path, lambda: save_dict(self.resume_path, contents))
 
-    def save_model(
-        self, model: CharRNN, val_loss: float, progress: Progress, interim: bool = False
-    ) -> bool:
-        """Write the model; False where the disk refuses, which is said once.
+    def keep_if_best(self, model: CharRNN, val_loss: float, progress: Progress) -> None:
+        """Write the model if none had a lower loss, and with ``--keep all`` in any case."""
+        if self.saved_with["settings"]["keep"] == "all":
+            path = self.net_path.with_name(f"{self.stem}.step{progress.step:06}.net")
+            self.save_model(model, val_loss, progress.val_chars, progress.step, path)
+        better = val_loss < progress.best
+        progress.worse_in_a_row = 0 if better else progress.worse_in_a_row + 1
+        if better and self.save_model(model, val_loss, progress.val_chars, progress.step):
+            progress.best = val_loss
 
-        ``interim``: there is none yet; it is no candidate for the best when the run goes on.
-        """
-        contents = {
-            **self.about,
-            "step": progress.step,
-            "val_loss": val_loss,
-            "val_bpc": val_loss / math.log(2),
-            "val_chars": 0 if interim else progress.val_chars,
-        }
+    def save_model(
+        self, model: CharRNN, val_loss: float, val_chars: int, step: int, path: Path | None = None
+    ) -> bool:
+        """Write the model, with its loss on so many characters; False where the disk refuses,
+        which is said once. 0 characters: no candidate for the best when the run goes on."""
+        figures = {"val_loss": val_loss, "val_bpc": val_loss / math.log(2), "val_chars": val_chars}
+        contents = {**self.about, **figures, "step": step}
+        path = path or self.net_path
         if not self.is_main:
             return True
-        path = self.net_path
         return self._try(path, lambda: save_checkpoint(path, model, **contents))
 
     def conclude(self, val_loss: float, val_chars: int, batches: Batches) -> None:
@@ -290,6 +323,18 @@ class RunFiles:
             return False
         self.save_errors.pop(path, None)
         return True
+
+
+def tensorboard_writer(folder: str) -> Any:
+    """torch's own writer of TensorBoard's files. Raises UserError where TensorBoard is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # not everyone has it
+    except ImportError:
+        raise UserError(
+            "--tensorboard: the package tensorboard is not installed; pip install tensorboard, or "
+            "leave --tensorboard out and see python -m charrnn.curves"
+        ) from None
+    return SummaryWriter(folder)
 
 
 def decisive(settings: Settings) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from charrnn.cli import Number
-from charrnn.console import escape_control_chars
+from charrnn.console import brief
 from charrnn.device import DTYPES
 from charrnn.errors import UserError
 from charrnn.model import CELLS, CharRNN
@@ -17,7 +17,16 @@ POSITIVE = Number(float, 0, 1e9, exclusive_min=True)
 BELOW_1 = Number(float, 0, 1, exclusive_max=True)
 BETWEEN_0_AND_1 = Number(float, 0, 1, exclusive_min=True, exclusive_max=True)
 
-CHANGEABLE = ("data", "device", "dtype", "epochs", "minutes", "prime")  # when a run goes on
+CHANGEABLE = (
+    "data",
+    "device",
+    "dtype",
+    "epochs",
+    "minutes",
+    "patience",
+    "prime",
+    "tensorboard",
+)  # when a run goes on
 
 
 class AnyText:
@@ -47,7 +56,10 @@ class Settings:
     encoding: str = one_of(AnyText(), "utf-8")
     min_count: int = one_of(COUNT, 1)
     val_frac: float = one_of(BETWEEN_0_AND_1)
+    val_split: str = one_of(("end", "lines"), "end")
     ckpt: str = one_of(AnyText(), "rnn.net")
+    keep: str = one_of(("best", "all"), "best")
+    tensorboard: str | None = one_of(AnyText(), None, optional=True)
     init_from: str | None = one_of(AnyText(), None, optional=True)
     preset: str = one_of(PRESETS, "auto")
     device: str = one_of(AnyText(), "auto")
@@ -62,12 +74,15 @@ class Settings:
     seq_length: int = one_of(COUNT)  # characters between two detachments of the hidden state
     lr: float = one_of(POSITIVE)  # the peak
     clip: float = one_of(POSITIVE, 1.0)  # largest gradient norm
-    cosine: bool = one_of((True, False))  # warm-up, then a cosine to zero; else constant
+    decay: bool = one_of((True, False))  # of the learning rate, to zero; else it is constant
+    muon_lr: float | None = one_of(POSITIVE, optional=True)  # of hidden matrices; None: as the rest
+    muon_every: int = one_of(COUNT)  # steps for which Muon keeps a direction
     beta2: float = one_of(BELOW_1)
     weight_decay: float = one_of(Number(float, 0, 1e9))
     # either may be None, not both: the first to end ends the run
     epochs: int | None = one_of(COUNT, optional=True)
     minutes: float | None = one_of(POSITIVE, optional=True)
+    patience: int | None = one_of(COUNT, None, optional=True)  # evaluations without a better one
 
 
 def check_fields(kind: type, values: Any, where: str) -> None:
@@ -86,8 +101,7 @@ def check_fields(kind: type, values: Any, where: str) -> None:
         # of a tuple or dict, 1 == True and an unhashable value are no members
         plain = type(value) in (bool, str) or not isinstance(rule["values"], (tuple, dict))
         if not plain or value not in rule["values"]:
-            shown = escape_control_chars(f"{value!r:.40}")
-            raise UserError(f"{where}: {name} is {shown}, which no run could have")
+            raise UserError(f"{where}: {name} is {brief(value)}, which no run could have")
 
 
 # notebook: the notebook's own; 54 large steps an epoch, so it learns slowly and wants a GPU
@@ -100,7 +114,9 @@ NOTEBOOK: dict[str, Any] = {
     "batch_size": 128,
     "seq_length": 256,
     "lr": 1e-3,
-    "cosine": False,
+    "decay": False,
+    "muon_lr": None,
+    "muon_every": 1,
     "beta2": 0.999,
     "weight_decay": 0.0,
 }
@@ -109,7 +125,8 @@ ACCELERATOR = NOTEBOOK | {
     "batch_size": 64,
     "seq_length": 128,
     "lr": 2e-3,
-    "cosine": True,
+    "decay": True,
+    "muon_lr": 0.01,
     "beta2": 0.99,
     "weight_decay": 0.01,
 }
@@ -117,7 +134,9 @@ ACCELERATOR = NOTEBOOK | {
 LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
-    "cosine": True,
+    "decay": True,
+    "muon_lr": 0.01,
+    "muon_every": 4,
     "beta2": 0.99,
     "weight_decay": 0.0,
 }
@@ -176,6 +195,9 @@ def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) 
     check_fields(Settings, chosen, "settings")
     if not (chosen["epochs"] or chosen["minutes"]):
         raise UserError("settings: neither epochs nor minutes; give one of them")
+    for f in fields(Settings):  # from Python, 0 may be given for 0.0
+        if isinstance(f.metadata["values"], Number) and chosen[f.name] is not None:
+            chosen[f.name] = f.metadata["values"].kind(chosen[f.name])
     return Settings(**chosen)
 
 

@@ -29,34 +29,35 @@ class Progress:
     """Where a run stands, in plain numbers."""
 
     val_chars: int = one_of(Number(int, 2))  # of the held-out text, read by each evaluation
-    step: int = one_of(Number(int, 0), 0)  # batches read, over all epochs
+    step: int = one_of(Number(int, 0, 10**15), 0)  # batches read, over all epochs
     seconds: float = one_of(Number(float, 0, 1e10), 0.0)  # spent, over all resumes
     lr_scale: float = one_of(Number(float, 0, 1, exclusive_min=True), 1.0)  # halved after bad steps
     best: float = one_of(LossOrInf(), math.inf)  # lowest held-out loss, nats per character
+    worse_in_a_row: int = one_of(Number(int, 0), 0)  # evaluations since the best one
     loss_sum: float = one_of(Number(float), 0.0)  # of the steps since the last evaluation
     loss_steps: int = one_of(Number(int, 0), 0)  # how many those are
     skipped: int = one_of(Number(int, 0), 0)  # how many more had no finite gradient
 
 
 class TrainState:
-    """A run's model, optimizer, hidden state, random numbers and counts."""
+    """A run's model, optimizers, hidden state, random numbers and counts."""
 
     def __init__(
         self,
         model: CharRNN,
-        optimizer: torch.optim.Optimizer,
+        optimizers: list[torch.optim.Optimizer],
         hidden: Hidden,
         dist: Distributed,
         mine: slice,
         val_chars: int,
     ) -> None:
         """``mine``: the rows of the hidden state that belong to this process."""
-        self.model, self.optimizer, self.hidden = model, optimizer, hidden
+        self.model, self.optimizers, self.hidden = model, optimizers, hidden
         self.dist, self.mine, self.device = dist, mine, dist.device
         self.progress = Progress(val_chars=val_chars)
         # kept on the device, and read now and then, since each reading waits for it
         self.counters = {name: torch.zeros((), device=self.device) for name in COUNTERS}
-        make_optimizer_state(optimizer)
+        make_moments(optimizers)
 
     def count(self, loss: Tensor, bad: Tensor) -> None:
         """Count a step with this loss; ``bad``: whether its gradient was not finite."""
@@ -92,8 +93,8 @@ class TrainState:
         return {
             "progress": asdict(self.progress),
             "model": self.model.state_dict(),
-            # its param_groups follow from the settings
-            "optimizer": self.optimizer.state_dict()["state"],
+            # their param_groups follow from the settings
+            "optimizers": [each.state_dict()["state"] for each in self.optimizers],
             "hidden": map_hidden(lambda h: self.dist.all_gather(h.float()), self.hidden),
             "counters": self.counters,
             "rng": torch.get_rng_state(),
@@ -121,17 +122,19 @@ class TrainState:
         for name, number in saved["progress"].items():
             setattr(self.progress, name, number)
         self.model.load_state_dict(saved["model"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": saved["optimizer"], "param_groups": groups})
+        for optimizer, moments in zip(self.optimizers, saved["optimizers"], strict=True):
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.hidden = map_hidden(lambda h: h[:, self.mine].to(self.device), saved["hidden"])
         self.counters = {name: saved["counters"][name].to(self.device) for name in COUNTERS}
 
 
-def make_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Have a fused optimizer make its moments, by a step that it is told to skip."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    for weight in weights:
-        weight.grad = torch.zeros_like(weight)
-    optimizer.found_inf = torch.ones((), device=weights[0].device)
-    optimizer.step()
-    optimizer.zero_grad()
+def make_moments(optimizers: list[torch.optim.Optimizer]) -> None:
+    """Have optimizers make what they keep of each weight, by a step that they are told to skip."""
+    for optimizer in (each for each in optimizers if not each.state):
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight)
+        optimizer.found_inf = torch.ones((), device=weights[0].device)
+        optimizer.step()
+        optimizer.zero_grad()

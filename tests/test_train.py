@@ -217,20 +217,20 @@ def test_a_file_made_read_only_is_not_replaced(
 def test_a_bad_step_changes_nothing(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = CharRNN(tuple("abcd"), 8, 2, 0.0)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizers = [torch.optim.AdamW(model.parameters(), fused=True)]
     x = torch.randint(4, (4, 8))
     zeros = model.init_hidden(4)
     options = (1.0, torch.float32)
-    train.train_step(model, optimizer, x, x, zeros, *options)
+    train.train_step(model, optimizers, x, x, zeros, *options)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    moments = [s["exp_avg"].clone() for s in optimizer.state_dict()["state"].values()]
+    moments = [s["exp_avg"].clone() for s in optimizers[0].state_dict()["state"].values()]
     h, c = zeros
-    _, bad, hidden = train.train_step(model, optimizer, x, x, (h + float("nan"), c), *options)
+    _, bad, hidden = train.train_step(model, optimizers, x, x, (h + float("nan"), c), *options)
     assert bad and all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    after = [s["exp_avg"] for s in optimizer.state_dict()["state"].values()]
+    after = [s["exp_avg"] for s in optimizers[0].state_dict()["state"].values()]
     assert all(torch.equal(one, two) for one, two in zip(moments, after, strict=True))
     assert all(bool((part == 0).all()) for part in hidden)
-    _, bad, _ = train.train_step(model, optimizer, x, x, detach(hidden), *options)
+    _, bad, _ = train.train_step(model, optimizers, x, x, detach(hidden), *options)
     assert not bad and not torch.equal(before["fc.weight"], model.fc.weight)
 
 
@@ -328,6 +328,63 @@ def test_main_runs_twice_in_one_process_and_in_a_thread_with_another_stdout(
     thread.join()
     assert statuses == [0] and "rnn.1.net, rnn.1.resume, rnn.1.jsonl" in out.text
     assert (tmp_path / "rnn.net").read_bytes() == (tmp_path / "rnn.1.net").read_bytes()
+
+
+def test_patience_ends_a_run_and_every_model_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([3.0, 2.0, 2.5, 2.4, 2.2, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(train, "evaluate", lambda *_: next(losses))
+    run_in(tmp_path, epochs=8, patience=3, keep="all")
+    log = evaluations(tmp_path)
+    assert [line["val_loss"] for line in log] == [3.0, 2.0, 2.5, 2.4, 2.2]
+    kept = sorted(path.name for path in tmp_path.glob("rnn.step*.net"))
+    assert kept == [f"rnn.step{line['step']:06}.net" for line in log]
+    assert load_dict(tmp_path / "rnn.net")["step"] == log[1]["step"]
+    assert load_dict(tmp_path / kept[3])["val_loss"] == 2.4
+    monkeypatch.undo()
+    before = contents(tmp_path)
+    run_in(tmp_path, epochs=1)  # of the next run nothing is written onto these
+    after = contents(tmp_path)
+    for name in kept:
+        assert after[name.replace(".net", ".1.net")] == before[name]
+
+
+def test_a_run_that_ended_can_go_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run_in(tmp_path)
+    net, log = (tmp_path / "rnn.net").read_bytes(), read_log(tmp_path)
+    capsys.readouterr()
+    resume = str(tmp_path / "rnn.resume")
+    assert train.train(resume=resume).status == 0
+    assert "that run had ended" in capsys.readouterr().out
+    assert (tmp_path / "rnn.net").read_bytes() == net and read_log(tmp_path) == log
+    trained = train.train(resume=resume, epochs=6)
+    assert trained.status == 0 and trained.log[-2]["epoch"] == 6
+    steps = [line["step"] for line in trained.log[1:-1]]
+    assert steps == sorted(set(steps)) and [x["step"] for x in log[1:-1]] == steps[: len(log) - 2]
+    with pytest.raises(UserError, match="leave --lr out"):
+        train.train(resume=resume, lr=0.1)
+
+
+def test_a_sorted_list_is_noticed_and_held_out_by_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    chance = random.Random(1)
+    names = sorted("".join(chance.choices("abcdefghij", k=6)) for _ in range(2000))
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(names), encoding="utf-8")
+    run_in(tmp_path, data=[str(path)], epochs=1, seq_length=32)
+    assert "hold out --val-split lines" in capsys.readouterr().out
+    run_in(tmp_path, data=[str(path)], epochs=1, seq_length=32, val_split="lines")
+    assert "hold out" not in capsys.readouterr().out
+    corpus = load_corpus([str(path)])
+    newline = corpus.vocabulary.tokens.index("\n")
+    parts = split_text(corpus.ids, 0.1, newline, seed=1)
+    again = split_text(corpus.ids, 0.1, newline, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))
+    lines = [corpus.vocabulary.decode(part).split("\n") for part in parts]
+    assert sorted(filter(None, lines[0] + lines[1])) == names and 190 < len(lines[1]) < 205
+    assert {line[0] for line in lines[1] if line} == set("abcdefghij")
 
 
 def test_batches_are_a_function_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:

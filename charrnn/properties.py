@@ -1,0 +1,129 @@
+"""What can be said of each place in a text that a cell of a model may follow."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+LEAST = 5  # times that a property must begin or change, or there is nothing to follow
+QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb'
+OPENING, CLOSING = "([{\uff08", ")]}\uff09"
+
+
+def properties_of(text: str) -> dict[str, np.ndarray]:
+    """The properties that vary in ``text``, by name: after each character, ``[T]`` float64.
+
+    Most are 0 or 1; "place in ..." and "indentation" are numbers.
+    """
+    found = {name: of(text).astype(np.float64) for name, of in PROPERTIES.items()}
+    return {
+        name: values
+        for name, values in found.items()
+        if np.count_nonzero((values[1:] != values[:-1]) & (values[1:] != 0)) >= LEAST
+        and values.std() > 0
+    }
+
+
+def within(text: str, spans: Iterator[tuple[int, int]]) -> np.ndarray:
+    """True from each span's start up to, not including, its end."""
+    inside = np.zeros(len(text), bool)
+    for start, end in spans:
+        inside[start:end] = True
+    return inside
+
+
+def matches(pattern: str) -> Callable[[str], np.ndarray]:
+    """The property of lying in a match of a pattern."""
+    return lambda text: within(text, (m.span() for m in re.finditer(pattern, text, re.MULTILINE)))
+
+
+def quotations(text: str) -> Iterator[tuple[int, int]]:
+    """From each opening quotation mark to its closing one, in the same paragraph.
+
+    A mark without its other half, a slip or an inch, is none: it must not turn inside and outside
+    around for all that follows.
+    """
+    start = None
+    for match in re.finditer(rf"\n[ \t]*\n|[{QUOTES}]", text):
+        mark, i = match[0], match.start()
+        if mark not in QUOTES:
+            start = None
+        elif opens(mark, text[max(0, i - 1) : i], text[i + 1 : i + 2], start is not None):
+            start = i
+        elif start is not None:
+            yield start, i
+            start = None
+
+
+def opens(mark: str, before: str, after: str, is_open: bool) -> bool:
+    """Whether a quotation mark opens, by what stands beside it, else by its shape; languages differ
+    in which one opens, and a straight one does both."""
+    left = not before or before.isspace() or before in OPENING or before in "-\u2013\u2014"
+    right = not after or after.isspace() or after in CLOSING or after in ".,;:!?-\u2013\u2014"
+    if left != right:
+        return left
+    return mark in "\u201c\u201e\u00ab" if mark != '"' else not is_open
+
+
+def brackets(text: str) -> Iterator[tuple[int, int]]:
+    """From each opening bracket to its closing one; one without its other half is none."""
+    unclosed: list[tuple[str, int]] = []
+    for match in re.finditer(rf"\n[ \t]*\n|[{re.escape(OPENING + CLOSING)}]", text):
+        mark, i = match[0], match.start()
+        if mark in OPENING:
+            unclosed.append((mark, i))
+        elif mark not in CLOSING:
+            unclosed.clear()
+        else:
+            opening = OPENING[CLOSING.index(mark)]
+            k = next((k for k, (m, _) in reversed(list(enumerate(unclosed))) if m == opening), None)
+            if k is not None:
+                yield unclosed[k][1], i
+                del unclosed[k:]
+
+
+def since(ends: np.ndarray) -> np.ndarray:
+    """How many characters ago the last of ``ends`` ``[T]`` was true, 0 where it is."""
+    at = np.arange(len(ends))
+    return at - np.maximum.accumulate(np.where(ends, at, -1))
+
+
+def newlines(text: str) -> np.ndarray:
+    """Where a line ends."""
+    return within(text, (match.span() for match in re.finditer("\n", text)))
+
+
+def indentation(text: str) -> np.ndarray:
+    """Blanks at the start of the line, as many as were read."""
+    indents = np.zeros(len(text))
+    for match in re.finditer(r"^([ \t]*)[^\n]*\n?", text, re.MULTILINE):
+        start, n = match.start(), len(match[1])
+        indents[start : match.end()] = n
+        indents[start : start + n] = np.arange(1, n + 1)
+    return indents
+
+
+def place_in_paragraph(text: str) -> np.ndarray:
+    """The logarithm of how long ago a blank line was: paragraphs differ widely in length."""
+    blank = within(text, (m.span() for m in re.finditer(r"(?<=\n)[ \t]*\n", text)))
+    if not blank.any():
+        return np.zeros(len(text))
+    return np.log1p(since(blank))
+
+
+LETTER = r"[^\W\d_]"
+PROPERTIES: dict[str, Callable[[str], np.ndarray]] = {
+    "inside quotes": lambda text: within(text, quotations(text)),
+    "inside brackets": lambda text: within(text, brackets(text)),
+    "place in the line": lambda text: since(newlines(text)) * newlines(text).any(),
+    "place in the paragraph": place_in_paragraph,
+    "first letter of a word": matches(rf"(?<!{LETTER}){LETTER}"),
+    "last letter of a word": matches(rf"{LETTER}(?!{LETTER})"),
+    "indentation": indentation,
+    "capitals": lambda text: matches(r"(?<![^\W_])[^\W\d_a-z][^\na-z]*[^\W\d_a-z](?![^\W_])")(text),
+    "speaker lines": matches(r"^[^\W\d_][^\n:.!?,;]{0,30}:(?=[ \n])"),
+    "numbers": matches(r"\d+"),
+    "links and markup": matches(
+        r"https?://\S+|www\.\S+|<[^<>\n]{1,200}>|\[\[[^\]\n]*\]\]|\{\{[^}\n]*\}\}"
+    ),
+}

@@ -1,0 +1,132 @@
+"""Make a page that writes: a model and what runs it, in one HTML file for any browser."""
+
+import base64
+import math
+import os
+import sys
+from string import Template
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from charrnn.checkpoint import build_model, load_dict
+from charrnn.cli import Parser, command
+from charrnn.console import Terminal
+from charrnn.errors import UserError
+from charrnn.files import check_output
+from charrnn.generation import default_prime
+from charrnn.model import CharRNN
+from charrnn.page import embed, page, page_file, write_page
+
+SCRIPTS = ("decoder.js", "worker.js", "share.js")  # one script, run by the page and its worker
+POLICY = "connect-src 'none'; worker-src blob:"  # added to what any page of ours allows: nothing
+MARK = b'<meta name="generator" content="charrnn">'  # what every page of ours begins with
+LARGE = 20_000_000  # bytes of a page that a visitor would wait for
+HOW = (
+    "Type a beginning and let it write on. Below the text are the characters that it expects "
+    "next: choose one, and see what it expects then."
+)
+
+
+def pack(weight: Tensor, weights: str) -> bytes:
+    """A weight's numbers, little-endian: vectors as float32; matrices as float16, or as int8 from
+    -127 to 127 after a float32 scale per row, which each of the row's numbers is multiplied by."""
+    weight = weight.detach()
+    if weight.dim() == 1:
+        return weight.numpy().astype("<f4").tobytes()
+    if weights == "float16":  # whose largest number is 65504
+        return weight.clamp(-65504, 65504).numpy().astype("<f2").tobytes()
+    scales = (weight.abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-30)
+    steps = (weight / scales).round().to(torch.int8)
+    return scales.numpy().astype("<f4").tobytes() + steps.numpy().tobytes()
+
+
+def describe(checkpoint: dict[str, Any], model: CharRNN) -> tuple[str | None, float | None, list]:
+    """The name of the text a model was trained on and its held-out loss in nats, None where the
+    checkpoint does not say; and the facts for the page's caption."""
+    text, loss = checkpoint.get("text"), checkpoint.get("val_loss")
+    name = text.get("name") if isinstance(text, dict) else None
+    name = name[:100] if isinstance(name, str) and name else None
+    loss = loss if isinstance(loss, float) and 0 <= loss < 100 else None
+    size = sum(weight.numel() for weight in model.parameters())
+    facts = [f"{model.cell.upper()}, {model.n_hidden} x {model.n_layers}: {size:,} weights"]
+    if name is not None:
+        facts.append(f"trained on {name}")
+    if loss is not None:
+        bits = f"{loss / math.log(2):.2f} bits"
+        facts.append(f"held-out loss {loss:.3f} nats ({bits}) per character")
+    return name, loss, facts
+
+
+def share_page(
+    checkpoint: dict[str, Any], model: CharRNN, title: str | None, prime: str, weights: str
+) -> str:
+    """The whole page. ``title`` and ``prime`` are any text; ``weights``: float16 or int8."""
+    name, loss, facts = describe(checkpoint, model)
+    tensors = model.state_dict()
+    model_data = {
+        "cell": model.cell,
+        "n_hidden": model.n_hidden,
+        "n_layers": model.n_layers,
+        "tokens": list(model.unique_tokens),
+        "weights": weights,
+        "shapes": [(key, list(tensor.shape)) for key, tensor in tensors.items()],
+        "start": model.char2int[default_prime(model)],  # read before the text: a line begins
+        "bits": None if loss is None else loss / math.log(2),
+    }
+    packed = b"".join(pack(tensor, weights) for tensor in tensors.values())
+    body = Template(page_file("share.html")).substitute(
+        model=embed(model_data), prime=embed(prime), weights=base64.b64encode(packed).decode()
+    )
+    return page(
+        title or (f"A network that writes like {name}" if name else "A network that writes"),
+        HOW,
+        facts,
+        body,
+        style=page_file("share.css"),
+        script="\n".join(map(page_file, SCRIPTS)),
+        policy=POLICY,
+        wide=True,
+    )
+
+
+def require_page(path: str) -> None:
+    """Raises UserError if ``path`` is a file that is neither empty nor an earlier page of ours."""
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        start = file.read(1000)
+    if start and MARK not in start:
+        raise UserError(f"--out {path}: is there already and no page of ours; name another file")
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line and write the page."""
+    p = Parser(__doc__)
+    p.add_argument("--ckpt", default="rnn.net", metavar="FILE", help="the model")
+    out = "the page (default: the model's name with .html)"
+    p.add_argument("--out", metavar="FILE", help=out)
+    p.add_argument("--title", metavar="TEXT", help="heading of the page (default: the text's name)")
+    p.add_argument(
+        "--prime", default="", metavar="TEXT", help="what is typed already (default: nothing)"
+    )
+    what = "precision of the weights; int8 makes the page half as large"
+    p.add_argument("--weights", choices=("float16", "int8"), default="float16", help=what)
+    args = p.parse_args(argv)
+    out = args.out if args.out is not None else os.path.splitext(args.ckpt)[0] + ".html"
+    check_output(out, [args.ckpt], special=True)
+    require_page(out)
+    checkpoint = load_dict(args.ckpt)
+    model = build_model(checkpoint, args.ckpt).eval()
+    html = share_page(checkpoint, model, args.title, args.prime, args.weights)
+    write_page(out, html)
+    said = f"{out}: {len(html) / 1e6:.1f} MB; open it in a browser"
+    if len(html) > LARGE and args.weights != "int8":
+        said += ". That is much for a visitor to load: --weights int8 makes half of it"
+    Terminal(sys.stderr).write(f"{said}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+"""Where a model, or which of two, is surprised by a text: what it expected at each character, and
+the page that shows it."""
+
+import base64
+import math
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charrnn.evaluation import first_from_zeros, rows_with_context
+from charrnn.model import CharRNN, Hidden, map_hidden
+from charrnn.page import (
+    SHADES,
+    embed,
+    escape,
+    page,
+    page_file,
+    points,
+    scale,
+    shade_class,
+    shaded,
+    short,
+    ticks,
+)
+from charrnn.reading import Model, Text
+
+SHOWN = 100_000  # characters on the page: about 5 MB
+GUESSES = 5
+WORDS = 10
+LONGEST = 2_000  # characters of a line that are laid out at a time
+PART = 25  # lines of which the browser lays out only those in view
+MOST_NUMBERS = 1 << 22  # logits at a time
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model expected of ``ids[1:]``."""
+
+    bits: np.ndarray  # [T - 1] float64: -log2 of the probability of what came
+    guesses: np.ndarray  # [T - 1, GUESSES] ids of the likeliest, fewer with fewer characters
+    p: np.ndarray  # [T - 1, GUESSES] their probabilities
+
+
+@torch.no_grad()
+def predict(model: CharRNN, ids: Tensor) -> Predictions:
+    """What the model expected at each of ``ids[1:]``, given all before it in ``ids`` ``[T]``.
+
+    Long texts are read in rows side by side, each after the characters that precede it, as
+    ``charrnn.evaluate`` does.
+    """
+    device, n_labels = model.fc.weight.device, len(model.unique_tokens)
+    n_rows = max(1, min(64, (len(ids) - 1) // 2048, MOST_NUMBERS // n_labels))
+    chunk = max(1, min(64, MOST_NUMBERS // (n_rows * n_labels)))
+    parts: list[tuple[np.ndarray, ...]] = []  # each [R, chunk, ...]
+
+    def read(x: Tensor, y: Tensor | None, hidden: Hidden) -> Hidden:
+        for i in range(0, x.shape[1], chunk):
+            logits, hidden = model(x[:, i : i + chunk].to(device), hidden)
+            if y is not None:
+                target = y[:, i : i + chunk].to(device).long()
+                log_p = logits.float().log_softmax(dim=1).view(*target.shape, n_labels)
+                best, guesses = log_p.topk(min(GUESSES, n_labels))
+                bits = log_p.gather(2, target[..., None])[..., 0].double() / -math.log(2)
+                parts.append(tuple(t.cpu().numpy() for t in (bits, guesses, best.exp())))
+        return hidden
+
+    x, contexts = rows_with_context(ids[:-1], n_rows)
+    hidden = model.init_hidden(n_rows - 1)
+    if n_rows > 1:
+        hidden = read(contexts, None, hidden)
+    hidden = read(x, ids[1 : x.numel() + 1].reshape(x.shape), first_from_zeros(hidden))
+    rows = [np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)]
+    whole = [row.reshape(-1, *row.shape[2:]) for row in rows]
+    parts.clear()
+    rest = ids[x.numel() :]  # the last row reads on
+    if len(rest) > 1:
+        last = map_hidden(lambda state: state[:, -1:].contiguous(), hidden)
+        read(rest[None, :-1], rest[None, 1:], last)
+        ends = [np.concatenate(columns, axis=1)[0] for columns in zip(*parts, strict=True)]
+        whole = [np.concatenate(pair) for pair in zip(whole, ends, strict=True)]
+    return Predictions(*whole)
+
+
+def name_of(char: str) -> str:
+    """``char``, or a sign or its name where it cannot be seen or would act on what is beside it."""
+    if char in "\n ":
+        return {"\n": "\u21b5", " ": "\u2423"}[char]
+    if unicodedata.category(char)[0] in "LNPS":
+        return char
+    if unicodedata.combining(char):
+        return f"\u25cc{char}"
+    return unicodedata.name(char, f"U+{ord(char):04X}").lower()
+
+
+def words_of(text: str, bits: np.ndarray) -> list[tuple[int, str, float]]:
+    """Each word: where it begins, what it is, and its bits: those of its characters add up."""
+    words, start = [], None
+    for i, char in enumerate(text + " "):
+        if char.isalnum() or char in "'\u2019":
+            start = i if start is None else start
+        elif start is not None:
+            words.append((start, text[start:i], float(bits[start:i].sum())))
+            start = None
+    return words
+
+
+def most(words: list[tuple[int, str, float]], n: int) -> list[tuple[int, str, float]]:
+    """The ``n`` words with the most bits, each word once, where it has most."""
+    best: dict[str, tuple[int, str, float]] = {}
+    for word in words:
+        if word[2] > best.get(word[1], (0, "", 0.0))[2]:
+            best[word[1]] = word
+    return sorted(best.values(), key=lambda word: (-word[2], word[0]))[:n]
+
+
+def links(words: list[tuple[int, str, float]]) -> str:
+    """A list of links to the words in the text."""
+    items = (
+        f'<li><a href="#c{i}"><bdi>{escape(word[:40])}</bdi></a> '
+        f'<span class="small">{bits:.1f} bits</span></li>'
+        for i, word, bits in words
+    )
+    return f"<ol>{''.join(items)}</ol>"
+
+
+def text_html(text: str, shades: np.ndarray, linked: set[int]) -> str:
+    """The text as numbered lines, an element for each character with its shade."""
+    names = {shade: shade_class(shade) for shade in range(-SHADES, SHADES + 1)}
+    escaped = {char: escape(char) for char in set(text)}
+    html, start = [], 0
+    for k, (number, line) in enumerate(numbered(text)):
+        if k % PART == 0:
+            html.append(f"{'</div>' * (k > 0)}<div class=part>")
+        at = f' data-n="{number:,}"' if number else ""
+        html.append(f'<div class=line data-i="{start}"{at}>')
+        for i, char in enumerate(line, start):
+            name = names[int(shades[i])]
+            name = f'"{name} nl"' if char == "\n" else name
+            target = f" id=c{i}" if i in linked else ""
+            html.append(f"<i{f' class={name}' * bool(name)}{target}>{escaped[char]}</i>")
+        html.append("</div>\n")
+        start += len(line)
+    return "".join(html).replace("</i></div>\n", "</i></div>") + "</div>"
+
+
+def numbered(text: str) -> Iterator[tuple[int, str]]:
+    """Lines with their line ends and numbers; a very long one in pieces, numbered 0 but the first,
+    since a browser lays out a line as a whole."""
+    for number, line in enumerate(re.findall(r"[^\n]*\n|[^\n]+", text), 1):
+        for i in range(0, len(line), LONGEST):
+            yield (number if i == 0 else 0), line[i : i + LONGEST]
+
+
+def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of: float) -> str:
+    """How often each half bit of ``values`` comes, as SVG, with some values marked by name."""
+    high = max(*(mark + 1 for mark in marks.values()), *np.quantile(values, [0.995]).tolist(), 2.0)
+    edges = np.arange(math.floor(low * 2), math.ceil(high * 2) + 1) / 2
+    counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
+    x_of, y_of = scale(edges[0], edges[-1], 4, 296), scale(0, counts.max(), 110, 34)
+    svg = ""
+    for left, count in zip(edges, counts.tolist(), strict=False):
+        shade = max(-SHADES, min(SHADES, math.floor((left + 0.25) * shade_of)))
+        x, y, width = x_of(left), y_of(count), x_of(edges[0] + 0.5) - 4.75
+        svg += f'<rect class="bin {shade_class(shade)}" x="{x}" y="{y}" width="{width:g}" '
+        svg += f'height="{110 - y:g}"><title>{left:g} to {left + 0.5:g} bits: {count:,} '
+        svg += "characters</title></rect>"
+    for value in ticks(edges[0], edges[-1], 9):
+        svg += f'<text class="x" x="{x_of(value)}" y="126">{value:g}</text>'
+    for i, (name, value) in enumerate(marks.items()):
+        x, end = x_of(value), bool(value > (edges[0] + edges[-1]) / 2)
+        svg += f'<path class="mark" d="M{x} {12 + 14 * i}V110"/>'
+        svg += f'<text class="mark" x="{x - 4 if end else x + 4:g}" y="{20 + 14 * i}"'
+        svg += f"{' text-anchor=end' * end}>{escape(name)}</text>"
+    label = "Histogram of the bits: " + ", ".join(f"{name} {v:.2f}" for name, v in marks.items())
+    return f'<svg viewBox="0 0 300 130" role="img" aria-label="{escape(label)}">{svg}</svg>'
+
+
+def data_block(models: list[Model], text: Text, predictions: list[Predictions]) -> str:
+    """All that the script needs, as JSON that cannot end its element."""
+
+    def packed(numbers: np.ndarray) -> str:
+        return base64.b64encode(numbers.clip(0, 65535).round().astype("<u2").tobytes()).decode()
+
+    read = [
+        {
+            "name": model.path,
+            "tokens": [name_of(char) for char in model.net.unique_tokens],
+            "came": packed(ids[1 : len(found.bits) + 1].numpy().astype(np.int64)),
+            "bits": packed(found.bits * 512),
+            "guesses": packed(found.guesses),
+            "p": packed(found.p * 65535),
+        }
+        for model, ids, found in zip(models, text.ids, predictions, strict=True)
+    ]
+    return f'<script type="application/json" id="data">{embed(read)}</script>'
+
+
+def one_model(model: Model, text: str, bits: np.ndarray) -> tuple[str, np.ndarray, set[int]]:
+    """What stands beside the text, the shades, and the places that are linked to."""
+    no_idea = math.log2(len(model.net.unique_tokens))
+    words = most(words_of(text, bits), WORDS)
+    marks = {f"mean {bits[1:].mean():.2f}": float(bits[1:].mean())}
+    marks[f"no idea {no_idea:.2f}"] = no_idea
+    key = "".join(shaded(f"{k}+" if k == SHADES else str(k), k) for k in range(SHADES + 1))
+    aside = f"""<h2>What a bit of surprise is</h2>
+<div class="key" aria-hidden="true">{key}</div>
+<dl><dt>0 bits</dt><dd>certain: the model was sure of this character</dd>
+<dt>1 bit</dt><dd>a coin toss: it gave it 1 in 2; each further bit halves that</dd>
+<dt>{no_idea:.1f} bits</dt><dd>no idea: as likely as any of the {len(model.net.unique_tokens):,}
+characters it knows</dd><dt>more</dt><dd>it expected something else</dd></dl>
+<h2>How often</h2>{histogram(bits[1:], marks, 0.0, 1.0)}
+<p class="small">Characters by their bits. A mean of {bits[1:].mean():.2f} bits is a choice among
+{2 ** bits[1:].mean():.1f} equally likely characters, again and again.</p>
+<h2>Most surprising words</h2>{links(words)}"""
+    return aside, np.nan_to_num(bits, nan=SHADES).clip(0, SHADES).astype(int), {w[0] for w in words}
+
+
+def two_models(
+    models: list[Model], text: str, bits: list[np.ndarray]
+) -> tuple[str, np.ndarray, set[int]]:
+    """As ``one_model``, of how much more surprised the first model is than the second."""
+    difference = bits[0] - bits[1]
+    names = [model.path for model in models]
+    total, mean = float(difference.sum()), float(difference[1:].mean())
+    better, worse = (names[1], names[0]) if total > 0 else (names[0], names[1])
+    first = [(i, word, -b) for i, word, b in words_of(text, difference)]
+    best = most(first, WORDS // 2), most(words_of(text, difference), WORDS // 2)
+    lists = "".join(
+        f"<h3><bdi>{escape(name)}</bdi> expected better</h3>{links(words)}"
+        for name, words in zip(names, best, strict=True)
+    )
+    marks = {f"mean {mean:+.2f}": mean}
+    low = math.floor(min(-2.0, float(np.quantile(difference, 0.005))))
+    key = "".join(shaded(f"{k / 2:+g}" if k else "0", k) for k in range(-SHADES + 1, SHADES, 4))
+    aside = f"""<h2>Which of the two</h2>
+<p><b><bdi>{escape(better)}</bdi></b> expected this text better: it needs {abs(total):,.0f} bits
+fewer than <bdi>{escape(worse)}</bdi>, {abs(mean):.2f} a character. If one of the two had written
+it, the odds for the first would be 2 to the power of that.</p>
+<div class="key" aria-hidden="true">{key}</div>
+<p class="small">Bits of <bdi>{escape(names[0])}</bdi> less those of <bdi>{escape(names[1])}</bdi>:
+blue where the first expected the character better, orange where the second did.</p>
+<h2>Who leads</h2>{lead(difference)}
+<p class="small">The difference added up along the text: down where
+<bdi>{escape(names[0])}</bdi> gains, up where <bdi>{escape(names[1])}</bdi> does.</p>
+<h2>How often</h2>{histogram(difference[1:], marks, low, 2.0)}
+<h2>Words that tell</h2>{lists}"""
+    shades = np.nan_to_num(difference * 2).round().clip(-SHADES, SHADES).astype(int)
+    return aside, shades, {word[0] for words in best for word in words}
+
+
+def lead(difference: np.ndarray) -> str:
+    """The sum of the difference along the text, as SVG."""
+    at = np.linspace(0, len(difference) - 1, min(len(difference), 280)).astype(int)
+    sums = difference.cumsum()[at].tolist()
+    low, high = min(0.0, *sums), max(0.0, *sums)
+    x_of, y_of = scale(0, max(len(difference) - 1, 1), 58, 296), scale(low, high, 92, 8)
+    svg = ""
+    for value in ticks(low, high, 4):
+        y = y_of(value)
+        svg += f'<path class="grid" d="M58 {y}H296"/>'
+        svg += f'<text x="52" y="{y + 4:g}" text-anchor="end">{short(value)}</text>'
+    line = points([(x_of(i), y_of(v)) for i, v in zip(at.tolist(), sums, strict=True)])
+    label = f"The difference added up: {sums[-1]:,.0f} bits at the end"
+    return (
+        f'<svg viewBox="0 0 300 100" role="img" aria-label="{label}">{svg}'
+        f'<path class="lead" d="{line}"/></svg>'
+    )
+
+
+def surprise_page(models: list[Model], text: Text, losses: list[float]) -> str:
+    """A whole page: the text, shaded by one model's surprise or the difference of two; ``losses``
+    are those of all the text, in nats per character."""
+    shown = [ids[:SHOWN] for ids in text.ids]
+    predictions = [predict(model.net, ids) for model, ids in zip(models, shown, strict=True)]
+    characters = "".join(map(models[0].net.unique_tokens.__getitem__, shown[0].tolist()))
+    bits = [np.concatenate(([0.0], found.bits)) for found in predictions]  # none for the first
+    if len(models) == 1:
+        aside, shades, linked = one_model(models[0], characters, bits[0])
+        title = "Where the model is surprised"
+        how = (
+            "The model reads from left to right and guesses each next character; the more "
+            "orange a character is, the less the model expected it."
+        )
+    else:
+        aside, shades, linked = two_models(models, characters, bits)
+        title = "Which of two models expects this text"
+        how = (
+            "Both models guess each next character; blue is where the first came closer, orange "
+            "where the second did."
+        )
+    caption = [
+        f"{model.describe()}, {loss / math.log(2):.4f} bits ({loss:.4f} nats) per character"
+        for model, loss in zip(models, losses, strict=True)
+    ]
+    part = "the part held out in training" if text.split == "val" else "all of it"
+    caption.append(f"{text.name}: {part}, {len(text.ids[0]):,} characters")
+    caption += text.notes
+    whole = len(characters) == len(text.ids[0])
+    cut = "" if whole else f" These are the first {len(characters):,} characters."
+    body = f"""<div class="beside">
+<aside>{aside}</aside>
+<section><p class="small">Point at a character, tap it, or move with the arrow keys, to see what the
+model expected there; <kbd>n</kbd> and <kbd>p</kbd> go to the next and previous surprise.{cut}</p>
+<div class="text" tabindex="0" aria-label="The text, by surprise; arrow keys move through it">{
+        text_html(characters, shades, linked)
+    }</div></section>
+</div>
+{data_block(models, text, predictions)}"""
+    style, script = page_file("surprise.css"), page_file("surprise.js")
+    return page(title, how, caption, body, style, script, wide=True)

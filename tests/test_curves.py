@@ -1,0 +1,231 @@
+"""The page of losses: points where their values say, and what a browser makes of it."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from browser import Browser, needs_browser
+from page_cases import Page, log_line, plain
+
+from charrnn import curves
+
+
+@pytest.fixture(autouse=True)
+def _in_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as running:
+        yield running
+
+
+RUNS = {
+    "one.jsonl": [(20, 2.5, 2.25), (40, None, 1.9), (60, 1.6, 1.7), (80, 1.5, None)],
+    "two.jsonl": [(33.25, 2.75, 2.5)],
+}
+
+
+def write_runs() -> None:
+    for name, lines in RUNS.items():
+        Path(name).write_text("".join(log_line(*line) for line in lines))
+
+
+def marks(page: Page, kind: str, along: str) -> Callable[[float], float]:
+    """From the first and last label of an axis: coordinate -> value."""
+    labels = [(float(a[along]), t) for a, t in page.named("text") if a.get("class") == kind]
+    found = [(at, float(t.replace(",", ""))) for at, t in labels if re.fullmatch(r"[\d.,]+", t)]
+    (first, low), (last, high) = found[0], found[-1]
+    return lambda place: low + (place - first) / (last - first) * (high - low)
+
+
+def test_points_lie_where_their_values_say() -> None:
+    write_runs()
+    assert curves.main([*RUNS]) == 0
+    figures = Path("curves.html").read_text(encoding="utf-8").split("<svg")[1:]
+    assert len(figures) == 6
+    factors = [factor for factor in (1, 1 / 50, 1e4) for _ in ("full", "phone")]
+    for figure, factor in zip(figures, factors, strict=True):
+        page = Page("<svg" + figure)
+        x_of = marks(page, "x", "x")
+        rate = [(a, t) for a, t in page.named("text") if t == "0.1"][-1]
+        figure_only = figure.replace(f'y="{rate[0]["y"]}">0.1', f'y="{rate[0]["y"]}">')
+        page = Page("<svg" + figure_only)
+        y_of, bits_of = marks(page, "y", "y"), marks(page, "bits", "y")
+        drawn = {kind: [] for kind in ("train_loss", "val_loss")}
+        for attrs, _ in page.named("path"):
+            if attrs.get("class") in drawn:
+                pairs = [
+                    tuple(map(float, p.split())) for p in re.findall(r"[ML]([^ML]+)", attrs["d"])
+                ]
+                drawn[attrs["class"]].append(pairs)
+        for k, kind in ((1, "train_loss"), (2, "val_loss")):
+            for lines, pairs in zip(RUNS.values(), drawn[kind], strict=True):
+                expected = [(line[0] * factor, line[k]) for line in lines if line[k] is not None]
+                assert len(pairs) == len(expected)
+                for (x, y), (at, loss) in zip(pairs, expected, strict=True):
+                    assert x_of(x) == pytest.approx(at, rel=2e-3)
+                    assert y_of(y + 4) == pytest.approx(loss, abs=2e-3)
+                    assert bits_of(y + 4) == pytest.approx(loss / math.log(2), abs=4e-3)
+        best = [a for a, _ in page.named("circle") if a["class"] == "dot best"]
+        assert [round(y_of(float(a["cy"]) + 4), 2) for a in best] == [1.7, 2.5]
+        assert [t for a, t in page.named("text") if a.get("class") == "name"] == ["one", "two"]
+
+
+def test_table_has_the_best_of_each_run() -> None:
+    first = {"settings": {"cell": "gru", "n_hidden": 128, "n_layers": 2}, "run": "ab"}
+    first["text"] = {"name": "my.txt", "chars": 5}
+    lines = [log_line(60, 2.0, 1.5), log_line(120, 1.0, 1.25), log_line(180, 0.9, 1.375)]
+    Path("a.jsonl").write_text(json.dumps(first) + "\n" + "".join(lines))
+    assert curves.main(["a.jsonl"]) == 0
+    said = plain("curves.html")
+    assert "gru 128 \u00d7 2" in said and "my.txt" in said
+    cells = dict((a["data-head"], t) for a, t in Page(Path("curves.html").read_text()).named("td"))
+    assert cells["best nats"] == "1.2500" and cells["bits"] == "1.8034"
+    assert cells["at step"] == "120" and cells["minutes"] == "3.0" and cells["chars/s"] == "10,000"
+    # a finished run's figure, on all of the held-out text, counts; it is no point of a line
+    with open("a.jsonl", "a") as file:
+        file.write(log_line(180, None, 1.3125, step=120, final=True))
+    assert curves.main(["a.jsonl"]) == 0
+    page = Page(Path("curves.html").read_text())
+    cells = dict((a["data-head"], t) for a, t in page.named("td"))
+    assert cells["best nats"] == "1.3125" and cells["at step"] == "120"
+    assert len(page.named("circle")) == 6 * 3
+
+
+def test_an_early_outlier_is_marked_and_flattens_nothing() -> None:
+    lines = [log_line(1, 16.7, 16.0)]
+    lines += [log_line(i, 1.5 + 1 / i, 1.6 + 1 / i if i % 5 == 0 else None) for i in range(2, 50)]
+    Path("a.jsonl").write_text("".join(lines))
+    assert curves.main(["a.jsonl"]) == 0
+    for figure in Path("curves.html").read_text().split("<svg")[1:]:
+        page = Page("<svg" + figure)
+        labels = [t for a, t in page.named("text") if a.get("class") == "y"]
+        assert max(float(t) for t in labels) < 3
+        marked = [t for a, t in page.named("text") if a.get("class") == "outlier"]
+        assert marked == ["16.7"]  # one for marks so near to each other
+        assert len([a for a, _ in page.named("path") if a.get("class") == "outlier"]) == 2
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [log_line(1, None, None)],
+        [log_line(0, 1.0, 1.0)],
+        [log_line(1, 1.0, 1.0), log_line(1, 1.0, 1.0)],
+        [log_line(1, math.nan, math.inf), log_line(2, 1e300, -1e300)],
+        [log_line(1e11, 1e11, -1e11)],
+        [log_line(1, 1.0, 1.0), log_line(1, 1.0, 1.0).replace("1.0", "1" + "0" * 400)],
+        [log_line(1, 1e-300, 0.0), log_line(1e-300, 5e-324, 0.0)],
+        [log_line(5, 1.0, 1.0), log_line(2, 1.0, 1.0, lr=None)],
+        [log_line(5, 1.0, 1.0, lr=-1.0), log_line(2, -3.0, -1.0, step=None)],
+    ],
+)
+def test_strange_numbers_are_drawn_or_left_out(lines: list[str]) -> None:
+    Path("a.jsonl").write_text("".join(lines))
+    assert curves.main(["a.jsonl"]) == 0
+    source = Path("curves.html").read_text(encoding="utf-8")
+    for svg in source.split("<svg")[1:]:
+        numbers = re.findall(r' (?:[xy]|c[xy])="(.*?)"|[MLHV ](-?[\w.]+)', svg.split("</svg>")[0])
+        assert "nan" not in svg and "inf" not in svg and len(numbers) > 10
+
+
+NO_LOGS = [b"", b"\n", b"{", b"[1]", b"3", b'"seconds"', b"{}", b"\xff\xfe", b"[" * 100_000]
+NO_LOGS += [b'{"settings": {}}\n', log_line(1, 1, 1).replace("1,", '"x",').encode()]
+
+
+@pytest.mark.parametrize("contents", NO_LOGS)
+def test_what_is_no_log_is_one_line(capsys: pytest.CaptureFixture[str], contents: bytes) -> None:
+    Path("a.jsonl").write_bytes(contents)
+    assert curves.main(["a.jsonl"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "a.jsonl: no log of train.py: " in error
+    assert [path.name for path in Path().iterdir()] == ["a.jsonl"]
+
+
+def test_lines_that_cannot_be_read_are_left_out_and_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    good = [log_line(10, 2.0, 1.9).encode(), log_line(20, 1.75, 1.5).encode()]
+    bad = [contents.replace(b"\n", b"") + b"\n" for contents in NO_LOGS[2:9]]
+    Path("a.jsonl").write_bytes(b"".join([bad[0], good[0], *bad[1:], b"\n", good[1], b'{"st']))
+    assert curves.main(["a.jsonl"]) == 0
+    assert capsys.readouterr().err == "a.jsonl: 8 lines cannot be read and are left out\n"
+    assert "8 lines could not be read" in plain("curves.html")
+    assert len(Page(Path("curves.html").read_text()).named("circle")) == 6 * 2
+
+
+def test_refusals_leave_all_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.jsonl").write_text(log_line(1, 1, 1))
+    Path("link.html").symlink_to("a.jsonl")
+    Path("hard.html").hardlink_to("a.jsonl")
+    before = {path.name: path.read_bytes() for path in Path().iterdir()}
+    for args in (
+        ["missing.jsonl"],
+        ["."],
+        ["/dev/zero"],
+        [],
+        ["a.jsonl", "--out", "no/where.html"],
+        ["a.jsonl", "--out", "a.jsonl"],
+        ["a.jsonl", "--out", "./link.html"],
+        ["a.jsonl", "--out", "hard.html"],
+        ["a.jsonl", "--out", ""],
+    ):
+        assert curves.main(args) == 2, args
+        out, error = capsys.readouterr()
+        assert error.count("\n") == 1 and not out
+    assert {path.name: path.read_bytes() for path in Path().iterdir()} == before
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "dark"), [*product((1000, 390), (False, True))])
+def test_in_a_browser_all_is_in_sight_and_large_enough(
+    browser: Browser, width: int, dark: bool
+) -> None:
+    lines = [log_line(i, 1.5 + 1 / i, 1.6 + 1 / i if i % 9 == 0 else None) for i in range(1, 99)]
+    for k in range(4):  # four runs that end at the same place: names must not lie on each other
+        Path(f"run-{k}.jsonl").write_text("".join(lines))
+    assert curves.main([f"run-{k}.jsonl" for k in range(4)]) == 0
+    with browser.open(Path("curves.html"), width, 900, dark=dark) as tab:
+        assert not tab.requests and not tab.errors
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        sizes = tab.evaluate(
+            """[...document.querySelectorAll("main *")].filter(e => e.getClientRects().length
+              && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())).map(e =>
+              parseFloat(getComputedStyle(e).fontSize)
+              * (e.ownerSVGElement ? e.getScreenCTM().a : 1))"""
+        )
+        assert len(sizes) > 40 and min(sizes) >= 12
+        boxes = tab.evaluate(
+            """[...document.querySelectorAll("svg text.name")].map(e => e.getBoundingClientRect())
+              .filter(r => r.width).map(r => [r.left, r.top, r.right, r.bottom])"""
+        )
+        assert len(boxes) == 4
+        for i, (left, top, right, bottom) in enumerate(boxes):
+            assert left >= 0 and right <= width
+            assert all(bottom <= b[1] + 4 or b[3] <= top + 4 for b in boxes[:i])
+
+
+@needs_browser
+def test_in_a_browser_one_switch_chooses_the_axis(browser: Browser) -> None:
+    write_runs()
+    assert curves.main([*RUNS]) == 0
+    seen = """[...document.querySelectorAll("figure > div")].filter(e => e.offsetParent)
+      .map(e => e.className)"""
+    with browser.open(Path("curves.html"), 1000) as tab:
+        assert tab.evaluate(seen) == ["seconds full"]
+        tab.press("Tab")
+        tab.press("ArrowRight")
+        assert tab.evaluate(seen) == ["epoch full"]
+        assert tab.evaluate("document.activeElement.id") == "by-epoch"
+        outline = "getComputedStyle(document.activeElement.nextElementSibling).outlineStyle"
+        assert tab.evaluate(outline) == "solid"
+        tab.click("label[for=by-chars]")
+        assert tab.evaluate(seen) == ["chars full"]
+    with browser.open(Path("curves.html"), 390) as tab:
+        assert tab.evaluate(seen) == ["seconds phone"]
