@@ -23,7 +23,8 @@ class NotebookRNN(nn.Module):
     def __init__(self, n_tokens: int, n_hidden: int, n_layers: int, drop_prob: float = 0.5) -> None:
         super().__init__()
         self.n_tokens, self.n_hidden, self.n_layers = n_tokens, n_hidden, n_layers
-        self.lstm = nn.LSTM(n_tokens, n_hidden, n_layers, dropout=drop_prob, batch_first=True)
+        between = drop_prob if n_layers > 1 else 0.0  # else PyTorch warns that it does nothing
+        self.lstm = nn.LSTM(n_tokens, n_hidden, n_layers, dropout=between, batch_first=True)
         self.dropout = nn.Dropout(drop_prob)
         self.fc = nn.Linear(n_hidden, n_tokens)
 

@@ -167,6 +167,19 @@ def test_a_kernel_is_counted_once() -> None:
     assert gpu.kernel_times(events) == (70, 100)
 
 
+def test_the_profile_is_of_some_steps_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiled = []
+    monkeypatch.setattr(gpu, "N_PROFILED", 2)
+    monkeypatch.setattr(gpu, "kernel_times", lambda events: profiled.extend(events) or (70, 100))
+    text = write_text(tmp_path, 20_000)
+    said = gpu.lstm_share(text, CPU, 8)
+    assert said.startswith("70% of the time of our step's kernels is cuDNN's LSTM")
+    counts = {event.key: event.count for event in profiled}
+    assert counts["aten::nll_loss_backward"] == 2
+
+
 class Doubling:
     """A coder, in pyppmd's place, that needs two bits for each byte."""
 
