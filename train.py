@@ -8,6 +8,7 @@ in model.py, what is kept on disk in run_files.py.
 import charrnn.start  # noqa: F401, before torch
 
 # isort: split
+import math
 import sys
 import time
 from typing import Any
@@ -99,10 +100,8 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
-        ids, newline = corpus.encode_with(tokens), None
-        if settings.val_split == "lines" and "\n" in tokens:
-            newline = tokens.index("\n")
-        train_ids, val_ids = split_text(ids, settings.val_frac, newline, settings.seed)
+        ids, how = corpus.encode_with(tokens), (tokens, settings.val_split, settings.seed)
+        train_ids, val_ids = split_text(ids, settings.val_frac, *how)
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
 
@@ -172,9 +171,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     report.evaluation(model, progress, batches, train_loss, val_loss, text)
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
-        if progress.best == float(
-            "inf"
-        ):  # stopped before the first evaluation: a model all the same
+        if math.isinf(progress.best):  # stopped before the first evaluation: a model all the same
             files.save_model(model, evaluate(model, held_out, dtype), 0, progress.step)
         val_loss = None
         if dist.is_main and not files.save_errors:
