@@ -95,7 +95,7 @@ class TrainState:
             "model": self.model.state_dict(),
             # their param_groups follow from the settings
             "optimizers": [each.state_dict()["state"] for each in self.optimizers],
-            "hidden": map_hidden(lambda h: self.dist.all_gather(h.float()), self.hidden),
+            "hidden": map_hidden(lambda h: self.dist.all_gather(h.detach().float()), self.hidden),
             "counters": self.counters,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if on_cuda else torch.empty(0),
