@@ -11,13 +11,14 @@ import charrnn.start  # noqa: F401, before torch
 import math
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn.budget import Budget, seconds_per_step
+from charrnn.budget import Budget, chars_per_minute, seconds_per_step
 from charrnn.checkpoint import load_checkpoint
 from charrnn.cli import command
 from charrnn.console import catch_signals
@@ -95,8 +96,9 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         fingerprint = saved["fingerprint"] if saved else None  # of the text that it must be
         corpus = load_corpus(given["data"], given["min_count"], given["encoding"], fingerprint)
         device = dist.place(pick_device(given["device"]))
-        settings = resolve_settings(given, device.type != "cpu", len(corpus.ids))
-        dtype = pick_dtype(settings.dtype, device)  # of the products; what is kept is float32
+        dtype = pick_dtype(given["dtype"], device)  # of the products; what is kept is float32
+        speed = partial(chars_per_minute, device, dtype)
+        settings = resolve_settings(given, device.type != "cpu", len(corpus.ids), speed)
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
