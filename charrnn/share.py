@@ -1,7 +1,6 @@
 """Make a page that writes: a model and what runs it, in one HTML file for any browser."""
 
 import base64
-import json
 import math
 import os
 import sys
@@ -18,7 +17,7 @@ from charrnn.errors import UserError
 from charrnn.files import check_output
 from charrnn.generation import default_prime
 from charrnn.model import CharRNN
-from charrnn.page import page, page_file, write_page
+from charrnn.page import embed, page, page_file, write_page
 
 SCRIPTS = ("decoder.js", "worker.js", "share.js")  # one script, run by the page and its worker
 POLICY = "connect-src 'none'; worker-src blob:"  # added to what any page of ours allows: nothing
@@ -43,20 +42,13 @@ def pack(weight: Tensor, weights: str) -> bytes:
     return scales.numpy().astype("<f4").tobytes() + steps.numpy().tobytes()
 
 
-def embed(value: Any) -> str:
-    """JSON for a ``<script>`` element that is not run: ASCII without <, > and &, so that no text
-    in it can end the element or begin another."""
-    text = json.dumps(value, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 def describe(checkpoint: dict[str, Any], model: CharRNN) -> tuple[str | None, float | None, list]:
     """The name of the text a model was trained on and its held-out loss in nats, None where the
     checkpoint does not say; and the facts for the page's caption."""
     text, loss = checkpoint.get("text"), checkpoint.get("val_loss")
     name = text.get("name") if isinstance(text, dict) else None
-    name = name if isinstance(name, str) and name else None
-    loss = loss if isinstance(loss, float) and math.isfinite(loss) else None
+    name = name[:100] if isinstance(name, str) and name else None
+    loss = loss if isinstance(loss, float) and 0 <= loss < 100 else None
     size = sum(weight.numel() for weight in model.parameters())
     facts = [f"{model.cell.upper()}, {model.n_hidden} x {model.n_layers}: {size:,} weights"]
     if name is not None:
@@ -130,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     model = build_model(checkpoint, args.ckpt).eval()
     html = share_page(checkpoint, model, args.title, args.prime, args.weights)
     write_page(out, html)
-    said = f"{out}: {len(html.encode()) / 1e6:.1f} MB; open it in a browser"
+    said = f"{out}: {len(html) / 1e6:.1f} MB; open it in a browser"
     if len(html) > LARGE and args.weights != "int8":
         said += ". That is much for a visitor to load: --weights int8 makes half of it"
     Terminal(sys.stderr).write(f"{said}\n")

@@ -38,9 +38,9 @@ FLAGS = (
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    """A browser for the tests of a module; skips them where there is none."""
+@pytest.fixture(scope="module", name="browser")
+def running_browser() -> Iterator["Browser"]:
+    """A browser for the tests of a module that imports this; skips them where there is none."""
     if CHROMIUM is None:
         pytest.skip("no chromium here")
     with Browser() as running:

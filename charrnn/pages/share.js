@@ -19,7 +19,10 @@ function startPage(script) {
   const known = () => chars.filter((char) => idRead(char) !== undefined);
   const shown = (char) => (char === "\r" ? "\n" : char); // as a text field has it
   const joined = (some) => some.map(({ char }) => char).join("");
-  const say = (words) => { $("status").textContent = words; };
+
+  function say(words) { // the same again would be read out again
+    if ($("status").textContent !== words) $("status").textContent = words;
+  }
 
   /* ---- the worker ---- */
 
@@ -33,8 +36,9 @@ function startPage(script) {
   function ask(length = 0, words = "") {
     const asked = known(), number = (job?.number ?? 0) + 1;
     job = { number, asked, length, words, read: asked.length, began: performance.now() };
-    const seed = Number($("seed").value);
-    worker.postMessage({ job: number, ids: asked.map(idRead), length, seed, ...settings() });
+    const ids = asked.map(idRead), seed = Number($("seed").value);
+    const from = asked.filter(({ bits }) => bits !== null).length; // where surprises are not known
+    worker.postMessage({ job: number, ids, from, length, seed, ...settings() });
     showButtons();
   }
 
@@ -62,48 +66,57 @@ function startPage(script) {
 
   /* Say what was done: once, at the end, so that a screen reader is not flooded. */
   function report(read, done) {
-    const wrote = (job.asked.length - job.read).toLocaleString("en");
-    const strange = [...new Set(chars.filter(({ id }) => id === undefined).map(({ char }) => char))];
+    const wrote = job.asked.length - job.read;
     if (!done && read >= job.read) {
       say("Writing …");
     } else if (!done) {
-      say(`Reading: ${Math.floor((100 * read) / job.read)} %`);
+      say(`Reading: ${10 * Math.floor((10 * read) / job.read)} %`);
     } else if (writing()) {
-      const speed = (job.asked.length - job.read) / (performance.now() - job.began) * 1000;
-      say(`Wrote ${wrote} characters with seed ${$("seed").value}, ${Math.round(speed)} a second.`);
-    } else if (job.words !== "") {
-      say(job.words);
-    } else if (strange.length > 0) {
-      const names = strange.slice(0, 8).map(nameOf).join(" ") + (strange.length > 8 ? " …" : "");
-      say(`The model never saw, and ${idOf.has("\ufffd") ? "reads as unknown" : "leaves out"}: ${names}`);
+      const speed = Math.round((1000 * wrote) / (performance.now() - job.began));
+      const words = `${wrote.toLocaleString("en")} characters with seed ${$("seed").value}`;
+      say(`Wrote ${words}, ${speed} a second.`);
     } else {
-      say("Ready.");
+      say(job.words || aboutStrange() || "Ready.");
     }
     if (done) showMean();
   }
 
+  /* Which characters of the text the model never saw, in words. */
+  function aboutStrange() {
+    const strange = new Set(chars.filter(({ id }) => id === undefined).map(({ char }) => char));
+    if (strange.size === 0) return "";
+    const names = [...strange].slice(0, 8).map(nameOf).join(" ") + (strange.size > 8 ? " …" : "");
+    const read = idOf.has("\ufffd") ? "reads as unknown" : "leaves out";
+    return `The model never saw, and ${read}: ${names}`;
+  }
+
   /* ---- the text ---- */
 
-  /* Characters at the end, without moving the caret; stay at the end if it was in sight. */
+  const paper = text.closest(".paper");
+  let follows = true; // the end of the text is in sight, and stays there
+  paper.addEventListener("scroll", () => {
+    follows = paper.scrollHeight - paper.scrollTop - paper.clientHeight < 40;
+  });
+
+  /* Characters at the end, without moving the caret. */
   function append(added) {
     if (added.length === 0) return;
-    const paper = text.closest(".paper");
-    const below = paper.scrollHeight - paper.scrollTop - paper.clientHeight;
     for (const char of added) chars.push(char);
     const end = text.value.length;
     text.setRangeText(joined(added), end, end, "preserve");
-    requestAnimationFrame(() => { if (below < 40) paper.scrollTop = paper.scrollHeight; });
+    if (follows) requestAnimationFrame(() => { paper.scrollTop = paper.scrollHeight; });
   }
 
   /* What was typed, pasted or deleted: characters before and after it stay what they were. */
   function edited() {
-    const now = [...text.value], most = Math.min(now.length, chars.length);
+    const now = [...text.value], least = Math.min(now.length, chars.length);
+    const same = (i, j) => now[i] === shown(chars[j].char);
     let head = 0, tail = 0;
-    while (head < most && now[head] === shown(chars[head].char)) head++;
-    while (tail < most - head && now[now.length - 1 - tail] === shown(chars[chars.length - 1 - tail].char)) tail++;
-    const after = chars.slice(chars.length - tail);
-    chars = [...chars.slice(0, head), ...now.slice(head, now.length - tail).map(typedChar), ...after];
+    while (head < least && same(head, head)) head++;
+    while (tail < least - head && same(now.length - 1 - tail, chars.length - 1 - tail)) tail++;
+    const before = chars.slice(0, head), after = chars.slice(chars.length - tail);
     for (const char of after) char.bits = null;
+    chars = [...before, ...now.slice(head, now.length - tail).map(typedChar), ...after];
     paint(head);
     ask();
   }
@@ -132,12 +145,13 @@ function startPage(script) {
 
   /* ---- what comes next ---- */
 
-  const format = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  const NAMES = {
+    "\n": "newline", "\r": "return", "\t": "tab", " ": "space", "\u00a0": "no-break space",
+  };
 
   /* A character, or its name where it cannot be seen or would act on what stands beside it. */
   function nameOf(char) {
-    const names = { "\n": "newline", " ": "space", "\t": "tab", "\r": "return", "\u00a0": "no-break space" };
-    if (char in names) return names[char];
+    if (NAMES[char]) return NAMES[char];
     const code = char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
     return /[\p{C}\p{Z}\p{M}]/u.test(char) ? `U+${code}` : char;
   }
@@ -160,20 +174,21 @@ function startPage(script) {
   let shownAt = 0;
 
   function showGuesses(now = true) {
-    if (logits === null || (!now && performance.now() - shownAt < 100)) return; // none can read faster
+    if (logits === null || (!now && performance.now() - shownAt < 100)) return; // too fast to read
     shownAt = performance.now();
     const { temperature, top_k } = settings();
     const drawn = choices(logits, temperature, top_k);
     likeliest(logits, buttons.length).forEach((id, i) => {
       const chance = 2 ** -surprise(logits, id), place = drawn.ids.indexOf(id);
+      const words = `${(100 * chance).toFixed(1)}%`;
       const [char, bar, percent] = buttons[i].children, name = nameOf(tokens[id]);
       buttons[i].token = tokens[id];
       char.textContent = name;
       char.classList.toggle("unseen-char", name !== tokens[id]);
       bar.style.setProperty("--p", chance.toFixed(4));
       bar.style.setProperty("--drawn", (place < 0 ? 0 : drawn.chances[place]).toFixed(4));
-      percent.textContent = format.format(chance);
-      buttons[i].setAttribute("aria-label", `Add ${name}, ${format.format(chance)}`);
+      percent.textContent = words;
+      buttons[i].setAttribute("aria-label", `Add ${name}, ${words}`);
     });
   }
 
@@ -205,23 +220,28 @@ function startPage(script) {
       document.querySelector(`output[for=${id}]`).textContent = value;
       $(id).setAttribute("aria-valuetext", value);
     }
+    worker.postMessage(settings());
     showGuesses();
   }
 
+  /* How well the model knew what was typed: the loss, in bits. */
   function showMean() {
     const read = chars.filter(({ bits, written }) => bits !== null && !written);
     const mean = read.reduce((sum, { bits }) => sum + bits, 0) / read.length;
-    $("mean").textContent = read.length === 0 ? "" : `What was typed has ${mean.toFixed(2)} per character`
-      + (model.bits === null ? "." : `; the text that the model was tested on, ${model.bits.toFixed(2)}.`);
+    const held_out = model.bits === null ? "" : `; its held-out text had ${model.bits.toFixed(2)}`;
+    $("mean").textContent = read.length === 0 ? ""
+      : `What was typed has ${mean.toFixed(2)} bits per character${held_out}.`;
   }
 
   /* ---- buttons and keys ---- */
 
   function write() {
     if (writing()) return stop();
-    if ($("fresh").checked) $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
+    if ($("fresh").checked) $("seed").value = Math.floor(Math.random() * 1e6);
     if (!$("seed").checkValidity() || $("seed").value === "") $("seed").value = 1;
-    ask(Number($("length").value));
+    const room = text.maxLength - text.value.length;
+    if (room > 0) ask(Math.min(Number($("length").value), room));
+    else say("The field is full: delete some of the text, or take back what was written.");
   }
 
   function stop() {
@@ -257,7 +277,9 @@ function startPage(script) {
     $("surprise").hidden = !$("colour").checked;
     paint(0);
   });
-  for (const id of ["temperature", "top_k", "length"]) $(id).addEventListener("input", showSettings);
+  for (const id of ["temperature", "top_k", "length"]) {
+    $(id).addEventListener("input", showSettings);
+  }
   $("seed").addEventListener("input", () => { $("fresh").checked = false; });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") stop();
@@ -275,9 +297,9 @@ function startPage(script) {
     shade.textContent = bits < 9 ? bits : "9+";
     document.querySelector(".key").append(shade);
   }
-  const states = { lstm: "two numbers for each of its cells", gru: "a number for each of its cells" };
-  $("state-size").textContent = `${states[model.cell] ?? states.gru}, `
-    + `${(model.n_hidden * model.n_layers).toLocaleString("en")} of them`;
+  const n_cells = (model.n_hidden * model.n_layers).toLocaleString("en");
+  const kept = model.cell === "lstm" ? "two numbers, h and c," : "a number, h,";
+  $("state-size").textContent = `${kept} for each of its ${n_cells} cells`;
   $("cell").textContent = CELLS[model.cell].toString().replace(/^ {2}/gm, "");
   marks.append("\u200b"); // a last line that is empty has a height too
   text.value = JSON.parse($("prime").textContent);

@@ -1,13 +1,15 @@
 /* The worker: reads and writes beside the page, so that the page answers to keys meanwhile.
  *
- * First it is sent {model, base64}. Then jobs {job, ids, length, temperature, top_k, seed}: read
- * ids, write `length` more. It answers each with any number of {job, from, bits, written, logits,
- * done}: the surprises of what it read from character `from` on, the ids it wrote, and the scores
- * of each next character. A new job ends the one before. */
+ * First it is sent {model, base64}. Then jobs {job, ids, from, length, temperature, top_k, seed}:
+ * read ids, write `length` more. It answers each with any number of {job, from, bits, written,
+ * logits, done}: the surprises of the characters from `from` on, the ids it wrote, and the scores
+ * of each next character. A new job ends the one before; {temperature, top_k} changes its. */
 function startWorker() {
   const EVERY = 64; // characters between two saved states: a change in the text reads few again
   const SLICE = 16; // milliseconds between two answers
-  let decoder, read = [], saved = [], current = 0;
+  let decoder, current; // the job
+  let read = [], surprises = []; // the ids read so far, and how surprising each was
+  let saved = []; // the state before every EVERY-th of them
 
   /* Go back to the last saved state before the first character that is no longer the same. */
   function rewind(ids) {
@@ -15,11 +17,12 @@ function startWorker() {
     while (same < read.length && read[same] === ids[same]) same++;
     if (same === read.length) return;
     saved.length = Math.floor(same / EVERY) + 1;
-    read.length = (saved.length - 1) * EVERY;
+    read.length = surprises.length = (saved.length - 1) * EVERY;
     decoder.restore(saved[saved.length - 1]);
   }
 
   function step(id) {
+    surprises.push(surprise(decoder.logits, id));
     decoder.step(id);
     read.push(id);
     if (read.length % EVERY === 0) saved.push(decoder.save());
@@ -27,30 +30,31 @@ function startWorker() {
 
   /* Let messages in; setTimeout would wait at least 4 ms. */
   const { port1, port2 } = new MessageChannel();
+  port1.start();
   const pause = () => new Promise((resolve) => {
-    port1.onmessage = resolve;
+    port1.addEventListener("message", resolve, { once: true });
     port2.postMessage(null);
   });
 
-  async function work({ job, ids, length, temperature, top_k, seed }) {
-    const random = randomNumbers(seed);
+  async function work(job) {
+    const { ids, length } = job, random = randomNumbers(job.seed);
     rewind(ids);
-    let left = length;
-    for (let done = false; !done;) {
-      const from = read.length, bits = [], written = [], end = performance.now() + SLICE;
-      do {
-        done = read.length >= ids.length && left === 0;
-        if (done) break;
-        let id = ids[read.length];
-        if (read.length >= ids.length) {
-          id = draw(decoder.logits, temperature, top_k, random);
-          written.push(id);
+    for (let left = length, done = false; !done;) {
+      const end = performance.now() + SLICE, written = [];
+      while (!done && performance.now() < end) {
+        if (read.length < ids.length) {
+          step(ids[read.length]);
+        } else if (left > 0) {
+          written.push(draw(decoder.logits, job.temperature, job.top_k, random));
+          step(written.at(-1));
           left--;
+        } else {
+          done = true;
         }
-        bits.push(surprise(decoder.logits, id));
-        step(id);
-      } while (performance.now() < end);
-      postMessage({ job, from, bits, written, logits: decoder.logits.slice(), done });
+      }
+      const bits = surprises.slice(job.from), logits = decoder.logits.slice();
+      postMessage({ job: job.job, from: job.from, bits, written, logits, done });
+      job.from += bits.length;
       await pause();
       if (job !== current) return;
     }
@@ -61,9 +65,11 @@ function startWorker() {
       decoder = new Decoder(data.model, unpack(data.model, data.base64));
       decoder.step(data.model.start); // as if a line began
       saved = [decoder.save()];
-    } else {
-      current = data.job;
+    } else if (data.job) {
+      current = data;
       work(data);
+    } else if (current) {
+      Object.assign(current, data);
     }
   };
 }
