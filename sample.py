@@ -1,126 +1,271 @@
 """Generate text from a trained model: ``python sample.py --help`` explains every flag."""
 
-import argparse
-import codecs
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
-from itertools import islice
-from typing import Any, TextIO
+import charrnn.start  # noqa: F401, before torch
 
-with suppress(ImportError):  # on Windows
-    import readline  # noqa: F401 (gives input() a history)
+# isort: split
+import codecs
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, BinaryIO, NoReturn, TextIO
 
 import torch
-from torch import Tensor
 
-from charrnn.checkpoint import atomic_file, check_writable, load_checkpoint
-from charrnn.cli import Parser, number, run
-from charrnn.console import visible
-from charrnn.data import Vocabulary
+from charrnn.checkpoint import load_checkpoint
+from charrnn.cli import Number, Parser, command
+from charrnn.console import Terminal, escape_control_chars
+from charrnn.conversation import Conversation, converse
 from charrnn.device import DTYPES, pick_device, pick_dtype
 from charrnn.errors import UserError
-from charrnn.generation import default_prime, encode_prime, generate, read_prime
+from charrnn.files import check_output, open_output, require_regular
+from charrnn.generation import RANGES, default_prime, generate_text, known_form
 from charrnn.model import CharRNN
 
-HELP = ":reset forgets what came before, :temp 0.7 sets the temperature, Ctrl-D ends"
-BLOCK = 16  # characters between two writes: each one waits for the device
+TOP_K, SIZE, REPLY = 5, 1000, 300  # where the user does not say
+MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side, and their characters
+
+
+class SampleParser(Parser):
+    """A Parser that knows what to do about a prime such as ``-x``, which looks like a flag."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            flag = message.split()[1].rstrip(":")
+            message += f"; if its value begins with a hyphen, write {flag}=-x"
+        super().error(message)
 
 
 def parser() -> Parser:
     """Every flag with its default."""
-    p = Parser("Generate text from a model that train.py made. Only the text goes to stdout.")
-    whole, real, share = number(int, 0), number(float, 0), number(float, 0, 1, above=True)
-    p.flag("--ckpt", "the model", "FILE", "rnn.net")
-    p.flag("--prime", "text to go on from (default: a newline, or the most frequent character)")
-    p.flag("--size", "new characters", whole, 1000)
-    p.flag("--top-k", "draw from the K likeliest characters only; 0: from all", whole, 5)
-    p.flag("--top-p", "draw from the fewest whose probabilities reach P; 1: from all", share, 1.0)
-    p.flag("--temperature", "below 1 plays safe, above 1 takes risks, 0: the likeliest", real, 1.0)
-    p.flag("--num-samples", "texts to generate", number(int, 1), 1)
-    seed = number(int, 0, 2**63 - 1)
-    p.flag("--seed", "makes the text repeatable (default: another each time)", seed)
-    p.flag("--device", "auto, cpu, cuda, cuda:N or mps", "NAME", "auto")
-    p.flag("--dtype", "precision of weights; auto: bfloat16 where it is fast", DTYPES, "auto")
-    p.add_argument(
-        "--interactive",
-        action="store_true",
-        help="read a prime per line and go on from it, remembering what came before",
+    p = SampleParser("Generate text from a model that train.py made. Only text goes to stdout.")
+    text = p.add_argument_group("text")
+    text.add_argument("--ckpt", metavar="FILE", default="rnn.net", help="the model")
+    prime = text.add_mutually_exclusive_group()
+    prime.add_argument(
+        "--prime",
+        metavar="TEXT",
+        help="text to go on from (default: a newline, or the most frequent character)",
     )
-    p.flag("--out", "write the text there instead of to stdout", "FILE")
+    prime.add_argument("--prime-file", metavar="FILE", help="the same from a UTF-8 file, all of it")
+    text.add_argument(
+        "--stop",
+        metavar="TEXT",
+        action="append",
+        help="end each text before the first place where it would write this; may be repeated",
+    )
+    text.add_argument(
+        "--escapes",
+        action="store_true",
+        help=r"read \n, \t, \\ and \uXXXX in --prime and --stop as Python does",
+    )
+    text.add_argument(
+        "--size",
+        metavar="N",
+        type=RANGES["size"],
+        help="new characters, with --stop at most (default: 1000; 300 a reply in a conversation)",
+    )
+    drawing = p.add_argument_group("drawing")
+    drawing.add_argument(
+        "--top-k",
+        metavar="N",
+        type=RANGES["top_k"],
+        help="draw from the N likeliest characters only; 0: from all (default: 5, with --top-p 0)",
+    )
+    drawing.add_argument(
+        "--top-p",
+        metavar="P",
+        type=RANGES["top_p"],
+        help="draw from the fewest characters whose probabilities reach P (default: 1, all)",
+    )
+    drawing.add_argument(
+        "--temperature",
+        metavar="T",
+        type=RANGES["temperature"],
+        default=1.0,
+        help="below 1 plays safe, above 1 takes risks, 0: always the likeliest",
+    )
+    drawing.add_argument(
+        "--seed",
+        metavar="N",
+        type=RANGES["seed"],
+        help="repeats a text (default: another each time)",
+    )
+    output = p.add_argument_group("output")
+    output.add_argument(
+        "--num-samples",
+        metavar="N",
+        type=Number(int, 1, 10**12),
+        default=1,
+        help="texts, with a line between them that says which is next",
+    )
+    output.add_argument(
+        "--json", action="store_true", help='a line of JSON for each text: {"prime", "text"}'
+    )
+    output.add_argument("--out", metavar="FILE", help="write there instead of to stdout")
+    output.add_argument(
+        "--interactive", action="store_true", help="a conversation: :help explains it"
+    )
+    machine = p.add_argument_group("machine")
+    machine.add_argument(
+        "--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:N or mps"
+    )
+    machine.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="precision; auto: the fastest there"
+    )
     return p
 
 
-def write_samples(
-    file: TextIO, prime: str, steps: Iterator[Tensor], decode: Callable[[Tensor], str]
-) -> None:
-    """Write the first stream as it comes, then the others, each on its own after a blank line."""
-    file.write(prime)
-    blocks: list[Tensor] = []
-    while block := list(islice(steps, BLOCK)):
-        blocks.append(torch.stack(block).cpu())
-        file.write(decode(blocks[-1][:, 0]))
-        file.flush()
-    file.write("\n")
-    for ids in torch.cat(blocks).T[1:] if blocks else ():
-        file.write(f"\n{prime}{decode(ids)}\n")
+def unescape(text: str, flag: str) -> str:
+    r"""``text`` with \n, \t, \\ and \uXXXX replaced. Raises UserError for any other backslash."""
+
+    def char(found: re.Match[str]) -> str:
+        kind = found[1]
+        if kind[:1] == "u" and len(kind) == 5:
+            return chr(int(kind[1:], 16))
+        if kind not in ("n", "t", "\\"):
+            raise UserError(rf"{flag}: {found[0]} is none of \n, \t, \\ and \uXXXX")
+        return {"n": "\n", "t": "\t", "\\": "\\"}[kind]
+
+    pairs = re.sub(r"\\(u[0-9a-fA-F]{4}|.?)", char, text, flags=re.DOTALL)
+    return pairs.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
-def converse(
-    model: CharRNN, size: int, options: dict[str, Any], show: Callable[[str], str]
-) -> None:
-    """Read a prime per line and go on from it, remembering all that was read and written."""
-    vocabulary, hidden = Vocabulary(tuple(model.unique_tokens)), None
-    print(HELP, file=sys.stderr)
-    while True:
-        print("> ", end="", file=sys.stderr, flush=True)
-        try:
-            prime = input()
-        except EOFError:
-            return
-        command, _, value = prime.partition(" ")
-        try:
-            if command == ":reset":
-                hidden = None
-            elif command == ":temp":
-                options["temperature"] = number(float, 0)(value)
-            elif prime.startswith(":"):
-                print(HELP, file=sys.stderr)
-            else:
-                steps = generate(model, prime, hidden=hidden, **options)
-                drawn = [id_ for ids in islice(steps, size) for id_ in ids.tolist()]
-                text = prime + vocabulary.decode(drawn)
-                print(show(text))
-                ids = encode_prime(model, text)
-                hidden = read_prime(model, ids.to(model.fc.weight.device), hidden)[1]
-        except (UserError, argparse.ArgumentTypeError) as error:
-            print(error, file=sys.stderr)
+def spelled(model: CharRNN, text: str, flag: str, escapes: bool) -> str:
+    """What a flag means, in characters that the model knows. Raises UserError that names it."""
+    try:
+        meant = unescape(text, flag) if escapes else text
+        known = known_form(model, meant, flag)
+    except UserError as error:
+        if "\\" in text and not escapes:
+            raise UserError(rf"{error}; for \n to be a line end give --escapes") from None
+        raise
+    if known != meant:
+        say(f"{flag}: the model knows it in its other normal form (accents apart or joined): used")
+    return known
 
 
-def main() -> None:
-    """Parse the command line and print samples."""
-    args = parser().parse_args()
+def read_text(path: str) -> str:
+    """All of a UTF-8 file, its line ends as \\n. Raises UserError or OSError."""
+    require_regular(path, "a UTF-8 text")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def say(line: str) -> None:
+    """A line for the user, not a part of the text."""
+    Terminal(sys.stderr).write(line + "\n")
+
+
+class Output:
+    """Where the text goes: as it is, or to a terminal without what a terminal would obey."""
+
+    def __init__(self, stream: TextIO | codecs.StreamWriter, terminal: bool) -> None:
+        self.stream, self.show = stream, escape_control_chars if terminal else str
+
+    @classmethod
+    def to_file(cls, file: BinaryIO, terminal: bool = False) -> "Output":
+        """In UTF-8 whatever the locale."""
+        return cls(codecs.getwriter("utf-8")(file, "backslashreplace"), terminal)
+
+    @classmethod
+    def to_stdout(cls) -> "Output":
+        """Raises UserError where there is none."""
+        if sys.stdout is None:
+            raise UserError("stdout is closed; name a file with --out")
+        sys.stdout.flush()
+        terminal = getattr(sys.stdout, "isatty", bool)()  # a notebook's or a test's may have none
+        if hasattr(sys.stdout, "buffer"):
+            return cls.to_file(sys.stdout.buffer, terminal)
+        return cls(sys.stdout, terminal)
+
+    def write(self, text: str) -> None:
+        """Write at once."""
+        self.stream.write(self.show(text))
+        self.stream.flush()
+
+
+def blocks(num_samples: int, size: int) -> Iterator[range]:
+    """The numbers, from 1, of the texts to write side by side: no more than memory has room for."""
+    at_once = max(1, min(MOST_STREAMS, MOST_HELD // max(1, size)))
+    first = 1
+    while first <= num_samples:
+        yield range(first, min(first + at_once, num_samples + 1))
+        first += at_once
+
+
+def title(model: CharRNN, number: int, num_samples: int) -> str:
+    """The line before all but the first of several texts, of a character unknown to the model."""
+    rule = 8 * next((mark for mark in "=~\u2500\u2550" if mark not in model.char2int), "=")
+    return f"{rule} sample {number:,} of {num_samples:,} {rule}\n"
+
+
+def write_texts(out: Output, model: CharRNN, prime: str, num_samples: int, **options: Any) -> None:
+    """The texts after their prime, with a ``title`` between two; each block's first as it comes."""
+    for numbers in blocks(num_samples, options["size"]):
+        out.write((title(model, numbers[0], num_samples) if numbers[0] > 1 else "") + prime)
+        others: list[list[str]] = [[] for _ in numbers[1:]]
+        for first, *rest in generate_text(model, prime, num_samples=len(numbers), **options):
+            out.write(first)
+            for pieces, piece in zip(others, rest, strict=True):
+                pieces.append(piece)
+        out.write("\n")
+        for number, pieces in zip(numbers[1:], others, strict=True):
+            out.write(f"{title(model, number, num_samples)}{prime}{''.join(pieces)}\n")
+
+
+def write_json(out: Output, model: CharRNN, prime: str, num_samples: int, **options: Any) -> None:
+    """A line of JSON for each text, in ASCII."""
+    for numbers in blocks(num_samples, options["size"]):
+        for pieces in zip(
+            *generate_text(model, prime, num_samples=len(numbers), **options), strict=True
+        ):
+            out.write(json.dumps({"prime": prime, "text": "".join(pieces)}) + "\n")
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line and write texts, or hold a conversation."""
+    args = parser().parse_args(argv)
+    if args.interactive and (args.out or args.json or args.num_samples > 1):
+        raise UserError("--interactive: leave out --out, --json and --num-samples")
     if args.out is not None:
-        check_writable(args.out)
+        inputs = [args.ckpt] if args.prime_file is None else [args.ckpt, args.prime_file]
+        check_output(args.out, inputs, special=True)
     device = pick_device(args.device)
     model = load_checkpoint(args.ckpt, device)
     generator = torch.Generator(device)
     generator.manual_seed(args.seed) if args.seed is not None else generator.seed()
-    options = {name: getattr(args, name) for name in ("top_k", "top_p", "temperature")}
-    options |= {"generator": generator, "dtype": pick_dtype(args.dtype, device)}
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    # a terminal would obey control characters
-    show = visible if sys.stdout.isatty() and args.out is None else str
+    options = {
+        "size": args.size if args.size is not None else REPLY if args.interactive else SIZE,
+        "stop": [spelled(model, text, "--stop", args.escapes) for text in args.stop or ()],
+        # the nucleus is a choice of its own: given alone it is not narrowed by the default top-k
+        "top_k": args.top_k if args.top_k is not None else TOP_K if args.top_p is None else 0,
+        "top_p": 1.0 if args.top_p is None else args.top_p,
+        "temperature": args.temperature,
+        "generator": generator,
+        "dtype": pick_dtype(args.dtype, device),
+    }
+    prime = None
+    if args.prime_file is not None:
+        prime = spelled(model, read_text(args.prime_file), "--prime-file", escapes=False)
+    elif args.prime is not None:
+        prime = spelled(model, args.prime, "--prime", args.escapes)
     if args.interactive:
-        converse(model, args.size, options, show)
+        understand = partial(spelled, model, flag="the line", escapes=args.escapes)
+        converse(Conversation(model, options, Output.to_stdout().write, understand), prime)
         return
-    prime = default_prime(model) if args.prime is None else args.prime
-    steps = islice(generate(model, prime, args.num_samples, **options), args.size)
-    vocabulary = Vocabulary(tuple(model.unique_tokens))
-    with atomic_file(args.out) if args.out else nullcontext(sys.stdout.buffer) as file:
-        text = codecs.getwriter("utf-8")(file, "backslashreplace")
-        write_samples(text, show(prime), steps, lambda ids: show(vocabulary.decode(ids)))
+    prime = default_prime(model) if prime is None else prime
+    write = write_json if args.json else write_texts
+    with open_output(args.out) if args.out is not None else nullcontext() as file:
+        out = Output.to_stdout() if file is None else Output.to_file(file)
+        write(out, model, prime, args.num_samples, **options)
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

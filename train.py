@@ -1,115 +1,199 @@
-"""Train a character-level LSTM on a text: ``python train.py --help`` explains every flag."""
+"""Train a character-level LSTM on a text: ``python train.py --help`` explains every flag.
 
-import argparse
-from dataclasses import replace
+All of training is in this file, in the order in which it happens. What it calls is a room each in
+charrnn/: flags and presets in flags.py and settings.py, the text in corpus.py and data.py, the LSTM
+in model.py, what is kept on disk in run_files.py.
+"""
 
+import charrnn.start  # noqa: F401, before torch
+
+# isort: split
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from charrnn.budget import Budget, seconds_per_step
 from charrnn.checkpoint import load_checkpoint
-from charrnn.cli import Kind, Parser, number, run
+from charrnn.cli import command
+from charrnn.console import catch_signals
 from charrnn.corpus import load_corpus
-from charrnn.device import DTYPES, pick_device
-from charrnn.errors import UserError
-from charrnn.settings import PRESETS, Settings, fill_in
-from charrnn.training import load_resume, train
+from charrnn.data import Batches, split_text
+from charrnn.device import keep_freed_memory, pick_device, pick_dtype
+from charrnn.distributed import Distributed
+from charrnn.evaluation import evaluate
+from charrnn.flags import parse_args
+from charrnn.generation import default_prime, encode_prime, sample
+from charrnn.model import CharRNN, Hidden, copy_weights, detach, map_hidden
+from charrnn.optimizer import make_optimizers
+from charrnn.report import Reporter
+from charrnn.run_files import RunFiles, Trained
+from charrnn.settings import new_settings, resolve_settings, resume_settings
+from charrnn.train_state import TrainState
 
-IN_WORDS = {  # defaults that a number or a name does not explain
-    "data": "data/anna.txt, downloaded once",
-    "min_count": "1, none",
-    "device": "auto, the fastest there",
-    "dtype": "auto, bfloat16 where the hardware has it",
-    # of the laptop preset
-    "n_hidden": "512, in two layers 256 to 512 by the length of the text",
-    "n_layers": "1, or 2 where there is time to read the text ten times",
-    "drop_prob": "0.05 for each time the text is read, 0.5 at most",
-    "lr": "1 / sqrt(steps), between 0.004 and 0.024",
-    "val_frac": "0.1, but at most 200,000 characters",
-    "prime": "a newline, or the model's most frequent character",
-}
-
-
-def default_of(name: str) -> str:
-    """A setting's default, in every preset where they differ, for the help of its flag."""
-    if name in PRESETS["laptop"]:
-        values = {preset: chosen[name] for preset, chosen in PRESETS.items()}
-        default = "; ".join(f"{p} {v or IN_WORDS.get(name, 'off')}" for p, v in values.items())
-    else:
-        default = IN_WORDS.get(name) or getattr(Settings, name, None)
-    return "" if default is None else f" (default: {default})"
+WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
+DECAY = 0.6  # of the run, at its end, over which it falls to zero
+READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
+MAX_BAD_STEPS = 20  # in a row, before the run goes back to where it was last saved
 
 
-def parser() -> Parser:
-    """Every flag; those not given are absent from what it parses to, and filled in later."""
-    p = Parser(
-        "Train a character-level LSTM on a text. Writes CKPT (the best model by held-out loss) "
-        "and, beside it, a .resume file and a .jsonl log.",
-        argument_default=argparse.SUPPRESS,
-    )
-
-    def flag(name: str, what: str, kind: Kind = "TEXT") -> None:
-        p.flag(name, what + default_of(name.removeprefix("--").replace("-", "_")), kind)
-
-    count, above_0 = number(int, 1, 1_000_000), number(float, 0, above=True)
-    share, part = number(float, 0, 1, below=True), number(float, 0, 1, above=True, below=True)
-    data = "UTF-8 text: files, a folder, or python-docs, Python's manual" + default_of("data")
-    p.add_argument("--data", metavar="PATH", nargs="+", help=data)
-    flag("--min-count", "characters seen less often are all learned as U+FFFD", count)
-    flag("--ckpt", "where the model goes", "FILE")
-    flag(
-        "--preset",
-        "fills in every setting not given; notebook: the classic notebook's; laptop: learns most "
-        "in a few CPU minutes; auto: laptop on a CPU, else the notebook's model with a better "
-        "recipe, called accelerator below",
-        ("auto", "notebook", "laptop"),
-    )
-    flag("--epochs", "passes over the training text", count)
-    flag("--minutes", "wall-clock minutes; with --epochs, whichever ends first", above_0)
-    flag("--device", "auto, cpu, cuda, cuda:N or mps", "NAME")
-    flag("--dtype", "precision of the step's products; weights stay float32", DTYPES)
-    flag("--cell", "kind of recurrent layer", ("lstm", "gru", "rnn"))
-    flag("--n-hidden", "LSTM units per layer", count)
-    flag("--n-layers", "LSTM layers", count)
-    flag("--drop-prob", "share of each layer's output dropped in training", share)
-    flag("--batch-size", "rows of text read side by side", count)
-    flag("--seq-length", "characters that gradients flow back through", count)
-    flag("--lr", "peak learning rate", above_0)
-    flag("--clip", "largest gradient norm", above_0)
-    flag("--val-frac", "share of the text, cut from its end, to judge the model by", part)
-    flag("--seed", "of every random number", number(int, 0, 2**31 - 1))
-    flag("--prime", "start of the sample shown after each evaluation")
-    flag("--init-from", "start from this model, at its size; new characters get new rows", "FILE")
-    flag(
-        "--resume",
-        "go on with the run of this .resume file; only --device and --data may be given with it",
-        "FILE",
-    )
-    return p
+def schedule(done: float) -> float:
+    """Share of the peak learning rate when this fraction of the run is done: warm-up, constant,
+    then linear to zero (Hagele et al. 2024, arXiv:2405.18392)."""
+    return min(1.0, done / WARM_UP, (1 - done) / DECAY)
 
 
-def refuse(names: set[str], why: str) -> None:
-    """Raises UserError for the first of these flags."""
-    for name in sorted(names):
-        flag = "--" + name.replace("_", "-")
-        raise UserError(f"{flag}: {why}; leave {flag} out")
+def train_step(
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    x: Tensor,
+    y: Tensor,
+    hidden: Hidden,
+    clip: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Hidden]:
+    """One update from ids ``x``, ``y`` [B, T]: (loss in nats per character, bad or not, state)."""
+    hidden = detach(hidden)  # what was read is remembered, but gradients stop here: truncated BPTT
+    with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+        logits, hidden = model(x, hidden)
+    loss = F.cross_entropy(logits.float(), y.flatten())
+
+    model.zero_grad()
+    scale = 1024 if dtype == torch.float16 else 1  # small gradients would become 0 in float16
+    (loss * scale).backward()
+    if scale != 1:
+        for weight in model.parameters():
+            weight.grad /= scale
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a rare steep place must not throw
+    # a gradient that is not finite must change nothing: the optimizers skip the step where
+    # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
+    bad = ~norm.isfinite()
+    for optimizer in optimizers:
+        optimizer.found_inf = bad.float()
+        optimizer.step()
+    return loss.detach(), bad, map_hidden(lambda h: h.where(~bad, 0), hidden)
 
 
-def main() -> int:
-    """Parse the command line and train."""
-    given = vars(parser().parse_args())
-    if "resume" in given:
-        path = given.pop("resume")
-        refuse(given.keys() - {"device", "data"}, "a resumed run keeps its settings")
-        settings, state = load_resume(path)
-        settings = replace(settings, **given)
-        return train(settings, load_corpus(settings.data, settings.min_count), state)
-    if "init_from" in given:
-        model = load_checkpoint(given["init_from"])
-        kept = {name: getattr(model, name) for name in ("n_hidden", "n_layers", "cell")}
-        others = {name for name in kept if given.get(name, kept[name]) != kept[name]}
-        refuse(others, "--init-from keeps the model's")
-        given |= kept
-    device = pick_device(given.get("device", Settings.device))
-    corpus = load_corpus(given.get("data"), given.get("min_count", Settings.min_count))
-    return train(fill_in(given, device.type != "cpu", len(corpus.ids)), corpus)
+def train(resume: str | None = None, **given: Any) -> Trained:
+    """Train from the start, or on from a .resume file; ``given``: settings by their flags' names.
+
+    Raises UserError for what cannot work, before anything on disk is changed, and where the disk
+    refuses the last save.
+    """
+    keep_freed_memory()
+    dist = Distributed()  # a process alone, unless torchrun started several
+    files = RunFiles(given.get("ckpt", "rnn.net"), resume, dist.is_main)
+    with files.locked(), catch_signals() as caught, Reporter(dist.is_main) as report:
+        # settings and text
+        saved = dist.from_main(files.load_resume) if resume else None
+        source = load_checkpoint(given["init_from"]) if given.get("init_from") else None
+        given = resume_settings(saved["settings"], given) if saved else new_settings(given, source)
+        fingerprint = saved["fingerprint"] if saved else None  # of the text that it must be
+        corpus = load_corpus(given["data"], given["min_count"], given["encoding"], fingerprint)
+        device = dist.place(pick_device(given["device"]))
+        settings = resolve_settings(given, device.type != "cpu", len(corpus.ids))
+        dtype = pick_dtype(settings.dtype, device)  # of the products; what is kept is float32
+        tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
+        if source:  # a model to start from, and characters that are new to it
+            tokens = tuple(sorted({*tokens, *source.unique_tokens}))
+        ids, newline = corpus.encode_with(tokens), None
+        if settings.val_split == "lines" and "\n" in tokens:
+            newline = tokens.index("\n")
+        train_ids, val_ids = split_text(ids, settings.val_frac, newline, settings.seed)
+        rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
+        batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
+
+        # model and optimizer
+        torch.manual_seed(settings.seed)
+        size = settings.n_hidden, settings.n_layers, settings.drop_prob, settings.cell
+        model = CharRNN(tokens, *size).to(device)
+        if source:
+            copy_weights(source, model)
+        prime = settings.prime or default_prime(model)
+        encode_prime(model, prime)  # raises now for characters that the model does not know
+        ddp_model = dist.wrap(model)  # the same weights; gradients averaged over all processes
+        optimizers = make_optimizers(model, settings, dtype)
+        zeros = model.init_hidden(rows.stop - rows.start)
+        seconds = seconds_per_step(model, batches, zeros, dtype)
+        budget = Budget(settings, batches, len(val_ids), seconds)
+        state = TrainState(model, optimizers, zeros, dist, rows, budget.val_chars)
+        progress = state.progress  # plain numbers: step, seconds, best loss, ...
+
+        # files: once saved, the run can be taken up again at any step
+        files.describe(settings, corpus, tokens, saved)
+        if saved:
+            state.load_state_dict(saved["state"], f"--resume {resume}")
+        notes = files.take_up(progress) if saved else files.begin()
+        report.header(settings, model, batches, val_ids, dtype, budget, progress)
+        report.say(*corpus.notes, *notes)
+        files.save(state)
+        if not dist.is_main:
+            torch.manual_seed(settings.seed + dist.rank + progress.step)  # each drops other units
+        held_out = val_ids[: progress.val_chars]  # what each evaluation reads
+
+        # the loop
+        began = time.perf_counter() - progress.seconds
+        model.train()
+        while (done := budget.fraction_done(progress)) < 1 and not caught:
+            x, y = (ids.to(device, torch.long, non_blocking=True) for ids in batches[progress.step])
+            if not batches.continues(progress.step):
+                state.hidden = zeros  # what was read before is not what comes before
+            share = schedule(done) if settings.decay else 1.0
+            for group in (group for each in optimizers for group in each.param_groups):
+                group["lr"] = group["peak_lr"] * share * progress.lr_scale
+            loss, bad, state.hidden = train_step(
+                ddp_model, optimizers, x, y, state.hidden, settings.clip, dtype
+            )
+            state.count(loss, bad)
+            progress.seconds = dist.agree(began, caught)  # on the time and on signals
+
+            if progress.step % READ_EVERY == 0:
+                report.progress(loss.item(), progress, batches, done)
+                if state.counters["bad_in_a_row"] >= MAX_BAD_STEPS:
+                    report.say(files.go_back(state, settings.lr))
+                    continue
+
+            before, now = done, budget.fraction_done(progress)
+            if budget.line_due(before, now):
+                train_loss, val_loss = state.mean_loss(), None
+                if evaluating := budget.evaluation_due(before, now):
+                    report.evaluating()
+                    train_loss = state.mean_loss_since_evaluation()
+                    val_loss = dist.from_main(lambda: evaluate(model, held_out, dtype))
+                    files.keep_if_best(model, val_loss, progress)
+                files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
+                if evaluating:
+                    files.save(state)
+                    generator = torch.Generator(device).manual_seed(settings.seed)
+                    text = sample(model, 200, prime, top_k=5, generator=generator)
+                    report.evaluation(model, progress, batches, train_loss, val_loss, text)
+
+        # the end: the figure is that of the best model, on all of the held-out text, in float32
+        if progress.best == float(
+            "inf"
+        ):  # stopped before the first evaluation: a model all the same
+            files.save_model(model, evaluate(model, held_out, dtype), 0, progress.step)
+        val_loss = None
+        if dist.is_main and not files.save_errors:
+            model = load_checkpoint(files.net_path, device)
+            if not caught:
+                val_loss = evaluate(model, val_ids)
+                files.conclude(val_loss, len(val_ids), batches)
+        files.save(state)
+        dist.close()
+        files.require_saved()
+        report.end(files, val_loss, progress)
+    return Trained(model.eval(), files.readable_log(), 128 + caught[0] if caught else 0)
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Train as the command line says. Returns the exit status."""
+    return train(**parse_args(argv)).status
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

@@ -9,7 +9,7 @@ from benchmarks.common import table
 from charrnn import load_checkpoint
 from charrnn.corpus import load_corpus
 from charrnn.data import split_text
-from charrnn.generation import Decoder, Streams
+from charrnn.generation import Decoder
 
 ROWS = 64
 
@@ -27,14 +27,14 @@ def main() -> None:
     corpus = load_corpus([args.data])
     for path in args.ckpt:
         model = load_checkpoint(path)
-        _, held_out = split_text(corpus.encode_for(model.unique_tokens), 0.1)
+        _, held_out = split_text(corpus.encode_with(model.unique_tokens), 0.1)
         ids = held_out[-args.chars :].long()
         ids = ids[: len(ids) // ROWS * ROWS].view(ROWS, -1)
-        decoders = {name: Decoder(model, dtype, False) for name, dtype in dtypes.items()}
-        streams = {name: Streams(d, model.init_hidden(ROWS)) for name, d in decoders.items()}
+        hidden = model.init_hidden(ROWS)
+        decoders = {name: Decoder(model, hidden, dtype) for name, dtype in dtypes.items()}
         loss, kl, largest = (dict.fromkeys(dtypes, 0.0) for _ in range(3))
         for x, y in zip(ids.T[:-1], ids.T[1:], strict=True):
-            logp = {name: d.step(x, streams[name]).log_softmax(1) for name, d in decoders.items()}
+            logp = {name: d.step(x).log_softmax(1) for name, d in decoders.items()}
             for name in dtypes:
                 each = F.kl_div(logp[name], logp["float32"], log_target=True, reduction="none")
                 kl[name] += each.sum().item()

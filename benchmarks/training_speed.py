@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from charrnn.training import READ_EVERY, Run, learning_rate, train_step
 
 from benchmarks.common import (
     alternate,
@@ -24,7 +25,6 @@ from charrnn.data import get_batches
 from charrnn.device import pick_device, pick_dtype
 from charrnn.model import detach
 from charrnn.settings import fill_in
-from charrnn.training import READ_EVERY, Run, learning_rate, train_step
 
 SIZES = ((256, 1), (512, 2), (1024, 2))
 

@@ -1,6 +1,8 @@
 """Train a character-level LSTM on a text and generate from it."""
 
-from charrnn import start  # noqa: F401  # isort: split
+from charrnn import start  # noqa: F401, before torch
+
+# isort: split
 from charrnn.checkpoint import load_checkpoint, save_checkpoint
 from charrnn.data import Vocabulary, get_batches, one_hot_encode
 from charrnn.evaluation import evaluate

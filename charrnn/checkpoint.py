@@ -1,5 +1,6 @@
-"""What is kept on disk: written whole or not at all, read without running code."""
+"""Models on disk: written whole or not at all, read without running code, checked before use."""
 
+import math
 import os
 import pickletools
 import re
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from charrnn.console import brief
 from charrnn.errors import UserError
-from charrnn.files import atomic_file
+from charrnn.files import atomic_file, require_regular
 from charrnn.model import CELLS, CharRNN
 
-CALLED = {  # by the pickles that torch.save makes of tensors in dicts
+ALLOWED_GLOBALS = {  # what the pickles that torch.save makes of tensors in dicts call
     "collections OrderedDict",
     "torch._utils _rebuild_parameter",
     "torch._utils _rebuild_tensor_v2",
@@ -32,11 +35,15 @@ def save_dict(path: str | Path, contents: dict[str, Any]) -> None:
 def load_dict(path: str | Path) -> dict[str, Any]:
     """The dict in a file, tensors on the CPU; runs no code from it.
 
-    Raises UserError if the file is missing, damaged, or holds anything but plain values.
+    Raises UserError if the file is missing, no regular file, damaged, or holds anything but plain
+    values.
     """
     try:
+        require_regular(path, "a model")
         _check_archive(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train.py makes one") from None
     except OSError as error:
@@ -60,9 +67,54 @@ def _check_archive(path: str | Path) -> None:
             if entry.filename.endswith(".pkl"):
                 for opcode, name, _ in pickletools.genops(archive.read(entry)):
                     if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not (
-                        name in CALLED or re.fullmatch(r"torch \w+Storage", name)
+                        name in ALLOWED_GLOBALS or re.fullmatch(r"torch \w+Storage", name)
                     ):
                         raise ValueError(f"calls {name}")
+
+
+def check_like(found: Any, expected: Any, where: str) -> None:
+    """Hold what a file holds against what this very run would save: the same keys, types, shapes
+    and dtypes, and finite numbers. Fused optimizers ask nothing: they would read and write out of
+    the bounds of a tensor of another size.
+
+    Raises UserError that names the first place that differs.
+    """
+    same = type(found) is type(expected)
+    if isinstance(expected, Tensor):
+        same = (
+            isinstance(found, Tensor)
+            and (found.shape, found.dtype) == (expected.shape, expected.dtype)
+            and found.layout == torch.strided
+            and found.is_contiguous()
+            and not found.requires_grad
+            and bool(found.isfinite().all())
+        )
+    elif isinstance(expected, dict) and same:
+        same = found.keys() == expected.keys()
+    elif isinstance(expected, (list, tuple)) and same:
+        same = len(found) == len(expected)
+    elif isinstance(expected, float) and same:
+        same = math.isfinite(found)
+    if not same:
+        raise UserError(f"{where}: not what this run would have saved")
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            check_like(found[key], value, f"{where}, {key}")
+    elif isinstance(expected, (list, tuple)):
+        for i, value in enumerate(expected):
+            check_like(found[i], value, f"{where}, {i}")
+
+
+def check_tokens(tokens: Any, where: str) -> tuple[str, ...]:
+    """The vocabulary that a file holds. Raises UserError for anything else."""
+    good = (
+        isinstance(tokens, (tuple, list))
+        and all(isinstance(token, str) and len(token) == 1 for token in tokens)
+        and len(set(tokens)) == len(tokens) > 0
+    )
+    if not good:
+        raise UserError(f"{where}: tokens is not a list of distinct single characters")
+    return tuple(tokens)
 
 
 def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
@@ -86,14 +138,19 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Cha
 
     Raises UserError if the file holds no such model.
     """
-    return model_from(load_dict(path), path).to(device).eval()
+    return build_model(load_dict(path), path).to(device).eval()
 
 
-def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
+def build_model(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
     """The model a checkpoint dict describes, checked before anything of its size is allocated.
 
     Raises UserError that names ``path`` and the first thing that is wrong.
     """
+    if "state" in checkpoint and "state_dict" not in checkpoint:
+        raise UserError(
+            f"{path}: not a model but what a run needs to go on: python train.py --resume {path}; "
+            "its model lies beside it, with .net at the end"
+        )
 
     def require(condition: bool, problem: str) -> None:
         if not condition:
@@ -101,16 +158,10 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
 
     for key in ("n_hidden", "n_layers", "state_dict", "tokens"):
         require(key in checkpoint, f"it has no {key!r}")
-    tokens, weights = checkpoint["tokens"], checkpoint["state_dict"]
-    n_hidden, n_layers = checkpoint["n_hidden"], checkpoint["n_layers"]
+    weights, n_hidden, n_layers = (checkpoint[k] for k in ("state_dict", "n_hidden", "n_layers"))
     for key, size in (("n_hidden", n_hidden), ("n_layers", n_layers)):
-        require(type(size) is int and size > 0, f"{key} is {size!r:.40}, not a positive number")
-    require(
-        isinstance(tokens, (tuple, list))
-        and all(isinstance(token, str) and len(token) == 1 for token in tokens)
-        and len(set(tokens)) == len(tokens) > 0,
-        "tokens is not a list of distinct single characters",
-    )
+        require(type(size) is int and size > 0, f"{key} is {brief(size)}, not a positive number")
+    tokens = check_tokens(checkpoint["tokens"], f"{path}: not a usable checkpoint")
     require(isinstance(weights, dict), "state_dict is not a dict")
     # compared by count first: a claimed million layers must not be built to be refused
     n_weights = 4 * n_layers + 2
@@ -125,18 +176,18 @@ def model_from(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
 
     def check(name: str, shape: tuple[int, ...]) -> None:
         weight = weights.get(name)
-        found = tuple(weight.shape) if isinstance(weight, torch.Tensor) else "none"
+        found = tuple(weight.shape) if isinstance(weight, Tensor) else "none"
         require(found == shape, f"{name} has shape {found}, not {shape}")
         # a stride of 0 would let one stored number claim to be a billion
         stored = weight.layout == torch.strided and weight.is_contiguous()
         require(
-            stored and weight.is_floating_point() and bool(weight.isfinite().all()),
+            stored and weight.is_floating_point() and bool(weight.float().isfinite().all()),
             f"{name} holds values that are not finite numbers",
         )
 
     check("fc.weight", (len(tokens), n_hidden))  # before anything is built of a claimed size
     with torch.device("meta"):  # no time for random weights that are replaced at once
-        model = CharRNN(tuple(tokens), n_hidden, n_layers, drop_prob, cell)
+        model = CharRNN(tokens, n_hidden, n_layers, drop_prob, cell)
     for name, weight in model.state_dict().items():
         check(name, tuple(weight.shape))
     model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)

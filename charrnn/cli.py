@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import Any, NoReturn
 
 from charrnn.console import Terminal, escape_control_chars
 from charrnn.errors import UserError
 
+LARGEST = sys.float_info.max
 Main = Callable[[list[str] | None], int | None]
 
 
@@ -28,7 +29,7 @@ class Number:
 
     def __contains__(self, value: object) -> bool:
         allowed = (int,) if self.kind is int else (int, float)
-        if type(value) not in allowed or not isfinite(value):
+        if type(value) not in allowed or not -LARGEST <= value <= LARGEST:  # NaN neither
             return False
         above = value > self.low if self.exclusive_min else value >= self.low
         return above and (value < self.high if self.exclusive_max else value <= self.high)
@@ -79,12 +80,16 @@ class Parser(argparse.ArgumentParser):
         for arg in args:
             flag, equals, value = arg.partition("=")
             hyphens = flag.replace("_", "-")
-            spelled.append(hyphens + equals + value if hyphens in self._option_string_actions else arg)
+            spelled.append(
+                hyphens + equals + value if hyphens in self._option_string_actions else arg
+            )
         return super().parse_known_args(spelled, namespace)
 
     def error(self, message: str) -> NoReturn:
         known, unknown = list(self._option_string_actions), message.rpartition(" ")[2]
-        if message.startswith("unrecognized") and (near := difflib.get_close_matches(unknown, known)):
+        if message.startswith("unrecognized") and (
+            near := difflib.get_close_matches(unknown, known)
+        ):
             message += f"; did you mean {near[0]}?"
         raise UserError(f"{message} (--help lists every flag)")
 

@@ -7,6 +7,7 @@ import json
 import os
 import pydoc_data.topics
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,7 @@ def _encode(
     file: BinaryIO,
     folder: Path | None,
 ) -> None:
-    """Write ``header``, tokens and the ids' number and SHA-256 as a line of JSON, then the ids.
+    """Write ``header``, tokens and the ids' number and checksum as a line of JSON, then the ids.
 
     The text passes by only once.
     """
@@ -186,20 +187,20 @@ def _encode(
         _refuse_many(len(tokens), MOST_TOKENS)
         ids = ids.astype(_dtype(len(tokens)))
         header = header | {"tokens": list(map(chr, tokens)), "n_ids": int(counts.sum())}
-        digest = hashlib.sha256()
-        file.write(_header_line(header, "-" * 64))
+        checksum = 0
+        file.write(_header_line(header, checksum))
         places_file.seek(0)
         while raw := places_file.read(2 * BLOCK):
             block = ids[np.frombuffer(raw, np.uint16)].tobytes()
-            digest.update(block)
+            checksum = zlib.crc32(block, checksum)
             file.write(block)
         file.seek(0)
-        file.write(_header_line(header, digest.hexdigest()))
+        file.write(_header_line(header, checksum))
 
 
-def _header_line(header: dict[str, Any], sha256: str) -> bytes:
-    """Padded, so that numbers of any type begin where they may."""
-    line = json.dumps(header | {"sha256": sha256}).encode()
+def _header_line(header: dict[str, Any], checksum: int) -> bytes:
+    """As long for any checksum, and padded so that numbers of any type begin where they may."""
+    line = json.dumps(header | {"crc32": f"{checksum:08x}"}).encode()
     return line + b" " * (-(len(line) + 1) % 64) + b"\n"
 
 
@@ -222,7 +223,6 @@ def _is_whole(file: BinaryIO, fingerprint: str) -> bool:
             and 0 < len(tokens) <= MOST_TOKENS
             and tokens == sorted(set(tokens))
             and all(len(token) == 1 for token in tokens)
-            and type(n_ids) is int
             and isinstance(notes, list)
             and all(isinstance(note, str) for note in notes)
         )
@@ -230,13 +230,13 @@ def _is_whole(file: BinaryIO, fingerprint: str) -> bool:
         length = os.fstat(file.fileno()).st_size - file.tell()
         if not fits or n_ids <= 0 or length != n_ids * dtype.itemsize:
             return False
-        digest = hashlib.sha256()
+        checksum = 0
         while raw := file.read(2 * BLOCK):
             ids = np.frombuffer(raw, dtype)
             if ids.min() < 0 or ids.max() >= len(tokens):
                 return False
-            digest.update(raw)
-        return digest.hexdigest() == header["sha256"]
+            checksum = zlib.crc32(raw, checksum)
+        return f"{checksum:08x}" == header["crc32"]
     except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, or JSON of another kind
         return False
 

@@ -1,6 +1,6 @@
 """Text -> ids -> batches."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from charrnn.errors import UserError
 
+LONG_ROW = 1 << 17  # characters; longer rows are not read from end to end, but in segments
+SEGMENT = 64  # batches
 UNKNOWN = "\ufffd"  # stands for rare characters in a vocabulary made with --min-count
 
 
@@ -61,8 +63,11 @@ def one_hot_encode(int_words: Tensor, n_labels: int) -> Tensor:
     return F.one_hot(int_words.long(), n_labels).float()
 
 
-def split_text(ids: Tensor, val_frac: float) -> tuple[Tensor, Tensor]:
-    """(training ids, held-out ids): the held-out part is the last ``val_frac`` of the text.
+def split_text(
+    ids: Tensor, val_frac: float, newline: int | None = None, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """(training ids, held-out ids): the last ``val_frac`` of the text is held out; or, where the id
+    of a newline is given, as much in lines from all over it, chosen by ``seed``.
 
     Raises UserError when either part would hold fewer than the 2 characters a prediction needs.
     """
@@ -72,36 +77,121 @@ def split_text(ids: Tensor, val_frac: float) -> tuple[Tensor, Tensor]:
             f"--val-frac {val_frac}: of {len(ids)} characters it holds out {n_val}, and both parts "
             "need at least 2; change --val-frac or give a longer text"
         )
-    return ids[:-n_val], ids[-n_val:]
+    if newline is None:
+        return ids[:-n_val], ids[-n_val:]
+    ends = (ids == newline).nonzero().flatten() + 1
+    ends = torch.cat((ends, torch.tensor([len(ids)]))).unique()  # the last line may have no end
+    lengths = ends.diff(prepend=torch.tensor([0]))
+    order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed))
+    chosen = torch.zeros(len(ends), dtype=torch.bool)
+    chosen[order[lengths[order].cumsum(0) <= max(n_val, int(lengths.min()))]] = True
+    held_out = chosen.repeat_interleave(lengths)
+    if min(int(held_out.sum()), int((~held_out).sum())) < 2:
+        raise UserError("--val-split lines: the text has too few lines; use --val-split end")
+    return ids[~held_out], ids[held_out]
+
+
+def unlikeness(train_ids: Tensor, val_ids: Tensor, n_tokens: int) -> float:
+    """How many nats more a held-out character costs than one of training, each given the one
+    before, by the pairs of characters counted in half of the training text.
+
+    That is every other piece of 500 characters; what lies between is what the held-out text is
+    compared with. 0 where there are too many kinds of characters, or too little text, to count.
+    """
+    pieces = train_ids[: len(train_ids) // 1000 * 1000].view(-1, 2, 500)
+    if n_tokens > 300 or len(pieces) < 5:
+        return 0.0
+    counted, between = pieces[:: len(pieces) // 2000 + 1].long().unbind(1)
+    pairs = (counted[:, :-1] * n_tokens + counted[:, 1:]).flatten().bincount(minlength=n_tokens**2)
+    counts = pairs.view(n_tokens, -1) + 0.1
+    costs = -(counts / counts.sum(1, keepdim=True)).log()
+    held_out = val_ids[:500_000].long()
+    seen = costs[between[:, :-1], between[:, 1:]].mean()
+    return (costs[held_out[:-1], held_out[1:]].mean() - seen).item()
 
 
 def get_batches(
-    int_words: Tensor, batch_size: int, seq_length: int, order: Iterable[int] | None = None
+    int_words: Tensor, batch_size: int, seq_length: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs ``(x, y)`` of ``[batch_size, seq_length]`` ids; ``y`` is ``x`` one character later.
 
     The text is cut into ``batch_size`` rows of ``K * (seq_length + 1)`` characters and read in
     windows that overlap by one, so that each window's first input is the one before's last target:
-    a hidden state carried from batch to batch misses no character. ``order``: which windows to
-    read, one after the other; None: all as they come.
+    a hidden state carried from batch to batch misses no character.
 
     Raises UserError (at the call, not at the first batch) when the text is too short for one batch.
     """
-    shortest = batch_size * (seq_length + 1)
-    windows = len(int_words) // shortest
-    if windows == 0:
-        raise UserError(
-            f"{len(int_words)} characters to train on are {shortest - len(int_words)} too few for "
-            f"one batch of {batch_size} x ({seq_length} + 1); lower --batch-size or --seq-length"
-        )
-    rows = int_words[: windows * shortest].view(batch_size, -1)
-    if order is None:
-        order = range(count_batches(len(int_words), batch_size, seq_length))
-    starts = (i * seq_length for i in order)
-    return ((rows[:, i : i + seq_length], rows[:, i + 1 : i + seq_length + 1]) for i in starts)
+    batches = Batches(int_words, batch_size, seq_length)
+    return (batches.window(i) for i in range(batches.per_epoch))
 
 
 def count_batches(n_chars: int, batch_size: int, seq_length: int) -> int:
     """How many pairs ``get_batches`` gives for a text of ``n_chars`` characters."""
     row = n_chars // (batch_size * (seq_length + 1)) * (seq_length + 1)
     return max(row - 1, 0) // seq_length
+
+
+class Batches:
+    """The batches of a whole run: ``batches[step]`` is a function of the step's number alone, so
+    that a run can be taken up at any step."""
+
+    def __init__(
+        self,
+        ids: Tensor,
+        batch_size: int,
+        seq_length: int,
+        seed: int = 0,
+        mine: slice = slice(None),
+    ) -> None:
+        """``ids`` ``[n_chars]`` on any device; ``mine``: the rows that this process reads.
+
+        Raises UserError when the text is too short for one batch.
+        """
+        shortest = batch_size * (seq_length + 1)
+        if len(ids) < shortest:
+            raise UserError(
+                f"{len(ids)} characters to train on are {shortest - len(ids)} too few for one "
+                f"batch of {batch_size} x ({seq_length} + 1); lower --batch-size or --seq-length"
+            )
+        self.ids, self.batch_size, self.seq_length = ids, batch_size, seq_length
+        self.seed, self.mine = seed, mine
+        self.row_length = len(ids) // shortest * (seq_length + 1)
+        self.per_epoch = count_batches(len(ids), batch_size, seq_length)
+        # a short run reads only part of a long text: in segments from all over it, not the same
+        # few places of it from end to end
+        is_long = self.row_length > LONG_ROW
+        self.segment = SEGMENT if is_long else self.per_epoch  # batches read on from one place
+        self._epoch, self._start, self._order = -1, 0, [0]
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """``(x, y)`` of this step, counted over all epochs."""
+        epoch, i = divmod(step, self.per_epoch)
+        self._prepare(epoch)
+        nth, offset = divmod(i, self.segment)
+        return self.window(self._order[nth] * self.segment + offset)
+
+    def continues(self, step: int) -> bool:
+        """Whether this step's batch goes on where the one before ended."""
+        return step % self.per_epoch % self.segment > 0
+
+    def window(self, i: int) -> tuple[Tensor, Tensor]:
+        """The ``i``-th pair of the rows as they lie in the text."""
+        n = self.batch_size * self.row_length
+        rows = self.ids[self._start : self._start + n].view(self.batch_size, -1)[self.mine]
+        first = i * self.seq_length
+        x = rows[:, first : first + self.seq_length]
+        return x, rows[:, first + 1 : first + self.seq_length + 1]
+
+    def _prepare(self, epoch: int) -> None:
+        """Where the rows begin and which segments follow each other in this epoch.
+
+        Later epochs than the first start anywhere that costs no batch, so that windows differ.
+        """
+        if epoch == self._epoch:
+            return
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        spare = len(self.ids) - self.batch_size * self.row_length if epoch else 0
+        self._start = int(torch.randint(spare + 1, (), generator=generator))
+        whole, rest = divmod(self.per_epoch, self.segment)  # an incomplete segment comes last
+        order = torch.randperm(whole, generator=generator).tolist()
+        self._epoch, self._order = epoch, order + [whole] * (rest > 0)

@@ -1,18 +1,25 @@
 """Which device computes, and in which precision."""
 
 import ctypes
+import re
 from contextlib import suppress
 
 import torch
+from torch import nn
 
 from charrnn.errors import UserError
 
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+# before, dropout was left out of nn.LSTM's backward pass on MPS, evaluation read what training had
+# built, and the fused optimizer took steps that were not finite
+MPS_SINCE = (2, 14)
 
 
 def pick_device(name: str) -> torch.device:
     """``auto``: the first there of cuda, mps, cpu. Raises UserError for one that is not there."""
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    version = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2]))
+    mps = torch.backends.mps.is_available()
+    has = {"cuda": torch.cuda.is_available(), "mps": mps and version >= MPS_SINCE, "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind in has if has[kind]))
     try:
@@ -21,6 +28,12 @@ def pick_device(name: str) -> torch.device:
         device = None
     if device is None or device.type not in has:
         raise UserError(f"--device {name}: unknown; use auto, cpu, cuda, cuda:N or mps")
+    if device.type == "mps" and mps and not has["mps"]:
+        needed = ".".join(map(str, MPS_SINCE))
+        raise UserError(
+            f"--device mps: torch {torch.__version__} trains an LSTM wrongly there; install torch "
+            f"{needed} or newer, or use --device cpu"
+        )
     if not has[device.type]:
         raise UserError(f"--device {name}: no {device.type.upper()} GPU here; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
@@ -28,21 +41,51 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cpu") if device.type == "cpu" else device
 
 
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products run in hardware there, so that they beat float32's."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of the training step's products; weights and the optimizer stay float32."""
+    """The precision of the training step's products; weights and the optimizer stay float32.
+
+    ``auto``: bfloat16 on a CPU that has it in hardware, float16 on CUDA from capability 7.0 (what
+    cuDNN's LSTM computes in under autocast, whichever dtype it is asked for), else float32. Raises
+    UserError for what the device cannot do.
+    """
     if name == "auto":
-        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    return getattr(torch, name)
+        fast = fast_dtype(device)
+        return fast if can_train(device, fast) else torch.float32
+    dtype = getattr(torch, name)
+    if dtype == torch.bfloat16 and device.type == "cuda":
+        raise UserError(
+            "--dtype bfloat16: cuDNN's LSTM has none under autocast; use float16 or auto"
+        )
+    if not can_train(device, dtype):
+        raise UserError(
+            f"--dtype {name}: this {device.type} trains no LSTM in it; use float32 or auto"
+        )
+    return dtype
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The precision that beats float32 there, if any does."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
+        return torch.float16
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # torch >= 2.11
+        has = torch.cpu.get_capabilities()
+        if has.get("avx512_bf16") or has.get("amx_bf16"):
+            return torch.bfloat16
+    return torch.float32
+
+
+def can_train(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a training step can be made there in this precision: found out by making one."""
+    if dtype == torch.float32:
+        return True
+    try:
+        lstm = nn.LSTM(8, 8).to(device)
+        with torch.autocast(device.type, dtype):
+            output, _ = lstm(torch.zeros(2, 1, 8, device=device))
+        output.float().sum().backward()
+        return True
+    except RuntimeError:  # oneDNN has no LSTM of this kind for this processor
+        return False
 
 
 def keep_freed_memory() -> None:

@@ -1,31 +1,85 @@
-"""Several processes as one run, as torchrun starts them; one process is a world of its own."""
+"""Several processes as one run, as torchrun starts them; a process alone is a group of one."""
 
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from charrnn.console import Terminal
 from charrnn.errors import UserError
 
+QUIET = 5.0  # seconds to wait for the other processes before saying so
 
-class World:
+
+def read_environment() -> tuple[int, int, int]:
+    """(rank, processes, rank on this machine) from what a launcher set; (0, 1, 0) without one.
+
+    Clusters set some of these variables in every shell, so they are checked before torch waits half
+    an hour for processes that nobody started. Raises UserError that names them.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    env = {name: os.environ[name] for name in names if os.environ.get(name)}
+    if not env.keys() & {"RANK", "WORLD_SIZE"}:
+        return 0, 1, 0
+    shown = ", ".join(f"{name}={value!r:.40}" for name, value in env.items())
+    advice = "start with torchrun, or unset RANK and WORLD_SIZE to train alone"
+    try:
+        rank, size = int(env.get("RANK", 0)), int(env["WORLD_SIZE"])
+        local = int(env.get("LOCAL_RANK", rank))
+        port = int(env.get("MASTER_PORT", 1))
+    except (KeyError, ValueError):
+        rank, size, local, port = -1, 0, -1, 0
+    if not (0 <= rank < size and 0 <= local < size and 0 < port < 65536):
+        raise UserError(f"the environment has {shown}, which is no place in a run; {advice}")
+    missing = [name for name in names if name not in env and name != "LOCAL_RANK"]
+    if size > 1 and missing:
+        raise UserError(f"the environment has {shown} but no {', '.join(missing)}; {advice}")
+    return rank, size, local
+
+
+class Distributed:
     """This process's place among those of the run: ``rank`` of ``size``."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.size = int(os.environ.get("WORLD_SIZE", 1))
-        self.rank = int(os.environ.get("RANK", 0))
+    def __init__(self) -> None:
+        """Waits for the other processes, if there are any."""
+        self.rank, self.size, self.local_rank = read_environment()
+        self.is_main = self.rank == 0  # this one speaks and writes for all
+        self.device = torch.device("cpu")
+        if self.size == 1:
+            return
+        others = f"waiting for {self.size - 1} more process" + "es" * (self.size > 2)
+        say = threading.Timer(QUIET, Terminal(sys.stderr).write, [others + "\n"])
+        say.daemon = True
+        say.start()
+        try:
+            cuda = torch.cuda.is_available()
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+        except (RuntimeError, ValueError) as error:
+            first = str(error).partition("\n")[0]
+            raise UserError(f"the processes of this run did not find each other: {first}") from None
+        finally:
+            say.cancel()
+
+    def place(self, device: torch.device) -> torch.device:
+        """The device that this process computes on: of several GPUs each process has one."""
+        if self.size > 1 and device.type == "cuda":
+            device = torch.device("cuda", self.local_rank)
+            torch.cuda.set_device(device)
         self.device = device
-        if self.size > 1:
-            if device.type == "cuda":
-                self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-                torch.cuda.set_device(self.device)
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        return device
 
     def rows(self, batch_size: int) -> slice:
-        """The rows of each batch that this process learns from. Raises UserError: uneven."""
+        """The rows of each batch that this process learns from.
+
+        Raises UserError when the processes cannot have equally many.
+        """
         each, over = divmod(batch_size, self.size)
         if over:
             raise UserError(
@@ -40,35 +94,51 @@ class World:
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=devices)
 
-    def largest(self, *numbers: float) -> list[float]:
+    def all_reduce_max(self, *numbers: float) -> list[float]:
         """Each number's largest value in any process, so that all decide alike."""
         values = torch.tensor(numbers, dtype=torch.float64)
-        self._talk(dist.all_reduce, values, dist.ReduceOp.MAX)
+        self._collective(dist.all_reduce, values, dist.ReduceOp.MAX)
         return values.tolist()
 
-    def mean(self, number: Tensor) -> Tensor:
+    def agree(self, began: float, caught: list[int]) -> float:
+        """Seconds since ``began``, and in ``caught`` a signal, the same in all processes: they must
+        evaluate and end together."""
+        seconds, signal = self.all_reduce_max(
+            time.perf_counter() - began, caught[0] if caught else 0
+        )
+        if signal and not caught:
+            caught.append(int(signal))
+        return seconds
+
+    def all_reduce_mean(self, number: Tensor) -> Tensor:
         """The mean over the processes of a number on the device."""
         total = number.clone()
-        self._talk(dist.all_reduce, total)
+        self._collective(dist.all_reduce, total)
         return total / self.size
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """``[n_layers, rows of this process, n_hidden]`` -> the rows of all, in order."""
         rows = rows.contiguous()
         parts = [rows.clone() for _ in range(self.size)]
-        self._talk(dist.all_gather, parts, rows)
+        self._collective(dist.all_gather, parts, rows)
         return torch.cat(parts, dim=1)
+
+    def from_main(self, read: Callable[[], Any]) -> Any:
+        """What ``read`` returns in the main process, in all of them: one of them reads the disk."""
+        result = [read() if self.is_main else None]
+        self._collective(dist.broadcast_object_list, result, 0, None, torch.device("cpu"))
+        return result[0]
 
     def close(self) -> None:
         """Leave the group, as torch asks of every process before it exits."""
         if self.size > 1:
             dist.destroy_process_group()
 
-    def _talk(self, talk: Callable[..., object], *what: object) -> None:
-        """Let all processes take part in an exchange, if there are several."""
+    def _collective(self, operation: Callable[..., object], *arguments: object) -> None:
+        """Take part in an exchange of all processes, if there are several."""
         if self.size == 1:
             return
         try:
-            talk(*what)
+            operation(*arguments)
         except RuntimeError:
             raise UserError("another process of this run has ended; go on with --resume") from None

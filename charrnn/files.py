@@ -119,11 +119,11 @@ def require_regular(path: str | Path, what: str) -> None:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Have a failed write ("No space left on device") say which file it was."""
+    """Have a failed write ("No space left on device") name the file that was meant."""
     try:
         yield
     except OSError as error:
-        if error.errno and error.filename is None:
+        if error.errno and (error.filename is None or str(error.filename).endswith(".tmp")):
             error.filename = str(path)
         raise
 

@@ -10,12 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from charrnn.cli import Number
 from charrnn.data import UNKNOWN, Vocabulary
 from charrnn.errors import UserError
 from charrnn.model import CharRNN, Hidden, eval_mode, map_hidden
 
 MOST_NUMBERS = 1 << 20  # of one-hot input at a time, when a prime is read
 NAMED = 5  # characters that an error names
+RANGES = {  # what a text may be asked for, here, in flags and in a conversation
+    "size": Number(int, 0, 10**12),
+    "top_k": Number(int, 0),
+    "top_p": Number(float, 0, 1, exclusive_min=True),
+    "temperature": Number(float, 0),
+    "seed": Number(int, 0, 2**63 - 1),
+}
 
 
 def known_form(model: CharRNN, text: str, name: str = "prime") -> str:
@@ -26,13 +34,11 @@ def known_form(model: CharRNN, text: str, name: str = "prime") -> str:
     """
     if not text:
         raise UserError(f"{name} is empty; give at least one character")
-    for form in (None, "NFC", "NFD"):
-        same = unicodedata.normalize(form, text) if form else text
-        if model.char2int.keys() >= set(same):
-            return same
-    if UNKNOWN in model.char2int:  # stands for all others
-        return text
-    strange = [char for char in dict.fromkeys(text) if char not in model.char2int]
+    forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
+    form = min(forms, key=lambda form: len(set(form) - model.char2int.keys()))
+    strange = [char for char in dict.fromkeys(form) if char not in model.char2int]
+    if not strange or UNKNOWN in model.char2int:  # which stands for all others
+        return form
     names = [f"'{c}' (U+{ord(c):04X} {unicodedata.name(c, 'without a name')})" for c in strange]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     raise UserError(f"{name}: the model never saw {', '.join(names[:NAMED])}{more}; leave them out")
@@ -191,11 +197,10 @@ def generate(
     the state before the prime, ``[n_layers, 1, n_hidden]``; None: zeros. Raises UserError at the
     call as ``known_form`` does, and for a number out of range.
     """
-    if (top_k or 0) < 0 or not 0 < top_p <= 1 or not 0 <= temperature < math.inf:
-        raise UserError(
-            f"top_k {top_k}, top_p {top_p}, temperature {temperature}: top_k and temperature must "
-            "be at least 0, top_p above 0 and at most 1"
-        )
+    given = {"top_k": top_k or 0, "top_p": float(top_p), "temperature": float(temperature)}
+    for name, value in given.items():
+        if value not in RANGES[name]:
+            raise UserError(f"{name}: {value} is not {RANGES[name]}")
     ids = encode_prime(model, prime)
 
     @torch.no_grad()

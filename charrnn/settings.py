@@ -1,92 +1,231 @@
-"""The settings of a run, and the presets that fill in what the user leaves open."""
+"""The settings of a run: which values each may have, and the presets for what is left open."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
-# notebook: the notebook's own; 54 large steps an epoch, so it learns slowly and wants a GPU
-# laptop: many small steps; with minutes to spend, the number of updates is what is short
-# accelerator: the notebook's model with four times its updates
-NAMES = ("notebook", "laptop", "accelerator")
-COLUMNS = {
-    "epochs": (15, None, 15),
-    "minutes": (None, 2.0, None),
-    "n_hidden": (1024, None, 1024),  # None: see grow
-    "n_layers": (2, None, 2),
-    "drop_prob": (0.5, None, 0.5),
-    "batch_size": (128, 16, 64),
-    "seq_length": (256, 64, 128),
-    "lr": (1e-3, None, 2e-3),
-    "cosine": (False, True, True),
-    "beta2": (0.999, 0.99, 0.99),
-    "weight_decay": (0.0, 0.0, 0.01),
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    name: {key: values[i] for key, values in COLUMNS.items()} for i, name in enumerate(NAMES)
-}
+from charrnn.cli import Number
+from charrnn.console import brief
+from charrnn.device import DTYPES
+from charrnn.errors import UserError
+from charrnn.model import CELLS, CharRNN
+
+PRESETS = ("auto", "notebook", "laptop", "accelerator")
+COUNT = Number(int, 1, 1_000_000)
+POSITIVE = Number(float, 0, 1e9, exclusive_min=True)
+BELOW_1 = Number(float, 0, 1, exclusive_max=True)
+BETWEEN_0_AND_1 = Number(float, 0, 1, exclusive_min=True, exclusive_max=True)
+
+CHANGEABLE = (
+    "data",
+    "device",
+    "dtype",
+    "epochs",
+    "minutes",
+    "patience",
+    "prime",
+    "tensorboard",
+)  # when a run goes on
+
+
+class AnyText:
+    """The texts that can be a name, a prime or a path."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and 0 < len(value) < 100_000
+
+
+class Texts:
+    """A list of such texts."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, list) and len(value) > 0 and all(v in AnyText() for v in value)
+
+
+def one_of(values: Container, default: Any = MISSING, optional: bool = False) -> Any:
+    """A field whose value is one of ``values``, or None where it is ``optional``."""
+    return field(default=default, metadata={"values": values, "optional": optional})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that decides how a run goes; saved with it so that it can go on."""
 
-    data: list[str] | None = None  # None: Anna Karenina
-    min_count: int = 1
-    ckpt: str = "rnn.net"
-    init_from: str | None = None
-    preset: str = "auto"
-    device: str = "auto"
-    dtype: str = "auto"
-    val_frac: float
-    seed: int = 1
-    prime: str | None = None  # None: the model's default
-    cell: str = "lstm"
-    n_hidden: int
-    n_layers: int
-    drop_prob: float
-    batch_size: int  # rows of text read side by side
-    seq_length: int  # characters between two detachments of the hidden state
-    lr: float  # the peak
-    clip: float = 1.0  # largest gradient norm
-    cosine: bool  # warm-up, then a cosine to zero; else constant
-    beta2: float
-    weight_decay: float
-    epochs: int | None  # either may be None, not both: the first to end ends the run
-    minutes: float | None
+    data: list[str] | None = one_of(Texts(), None, optional=True)  # None: Anna Karenina
+    encoding: str = one_of(AnyText(), "utf-8")
+    min_count: int = one_of(COUNT, 1)
+    val_frac: float = one_of(BETWEEN_0_AND_1)
+    val_split: str = one_of(("end", "lines"), "end")
+    ckpt: str = one_of(AnyText(), "rnn.net")
+    keep: str = one_of(("best", "all"), "best")
+    tensorboard: str | None = one_of(AnyText(), None, optional=True)
+    init_from: str | None = one_of(AnyText(), None, optional=True)
+    preset: str = one_of(PRESETS, "auto")
+    device: str = one_of(AnyText(), "auto")
+    dtype: str = one_of(DTYPES, "auto")
+    seed: int = one_of(Number(int, 0, 2**31 - 1), 1)
+    prime: str | None = one_of(AnyText(), None, optional=True)  # None: the model's default
+    cell: str = one_of(CELLS, "lstm")
+    n_hidden: int = one_of(COUNT)
+    n_layers: int = one_of(COUNT)
+    drop_prob: float = one_of(BELOW_1)
+    batch_size: int = one_of(COUNT)  # rows of text read side by side
+    seq_length: int = one_of(COUNT)  # characters between two detachments of the hidden state
+    lr: float = one_of(POSITIVE)  # the peak
+    clip: float = one_of(POSITIVE, 1.0)  # largest gradient norm
+    decay: bool = one_of((True, False))  # of the learning rate, to zero; else it is constant
+    muon_lr: float | None = one_of(POSITIVE, optional=True)  # of hidden matrices; None: as the rest
+    muon_every: int = one_of(COUNT)  # steps for which Muon keeps a direction
+    beta2: float = one_of(BELOW_1)
+    weight_decay: float = one_of(Number(float, 0, 1e9))
+    # either may be None, not both: the first to end ends the run
+    epochs: int | None = one_of(COUNT, optional=True)
+    minutes: float | None = one_of(POSITIVE, optional=True)
+    patience: int | None = one_of(COUNT, None, optional=True)  # evaluations without a better one
 
 
-def grow(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
-    """What the laptop preset takes for the time there is, from the runs in benchmarks/.
+def check_fields(kind: type, values: Any, where: str) -> None:
+    """Hold ``values``, from a file, against the fields of a dataclass with ``one_of`` metadata.
+
+    Raises UserError that names ``where`` and the first value that is missing, unknown or not one
+    of those allowed.
+    """
+    allowed = {f.name: f.metadata for f in fields(kind) if "values" in f.metadata}
+    if not isinstance(values, dict) or values.keys() != allowed.keys():
+        raise UserError(f"{where}: not what train.py of this version saves")
+    for name, rule in allowed.items():
+        value = values[name]
+        if value is None and rule["optional"]:
+            continue
+        # of a tuple or dict, 1 == True and an unhashable value are no members
+        plain = type(value) in (bool, str) or not isinstance(rule["values"], (tuple, dict))
+        if not plain or value not in rule["values"]:
+            raise UserError(f"{where}: {name} is {brief(value)}, which no run could have")
+
+
+# notebook: the notebook's own; 54 large steps an epoch, so it learns slowly and wants a GPU
+NOTEBOOK: dict[str, Any] = {
+    "epochs": 15,
+    "minutes": None,
+    "n_hidden": 1024,
+    "n_layers": 2,
+    "drop_prob": 0.5,
+    "batch_size": 128,
+    "seq_length": 256,
+    "lr": 1e-3,
+    "decay": False,
+    "muon_lr": None,
+    "muon_every": 1,
+    "beta2": 0.999,
+    "weight_decay": 0.0,
+}
+# the notebook's model with four times its updates
+ACCELERATOR = NOTEBOOK | {
+    "batch_size": 64,
+    "seq_length": 128,
+    "lr": 2e-3,
+    "decay": True,
+    "muon_lr": 0.01,
+    "beta2": 0.99,
+    "weight_decay": 0.01,
+}
+# many small steps: with minutes to spend, the number of updates is what is short
+LAPTOP: dict[str, Any] = {
+    "epochs": None,
+    "minutes": 2.0,
+    "decay": True,
+    "muon_lr": 0.01,
+    "muon_every": 4,
+    "beta2": 0.99,
+    "weight_decay": 0.0,
+}
+
+
+def one_budget(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """``chosen`` with what is given; one budget given (epochs or minutes) replaces the others."""
+    if "epochs" in given or "minutes" in given:
+        chosen = chosen | {"epochs": None, "minutes": None}
+    return chosen | given
+
+
+def resume_settings(saved: Settings, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run that goes on. Raises UserError for what it cannot change."""
+    reject_flags(given.keys() - set(CHANGEABLE), "a run that goes on keeps its settings")
+    return one_budget(asdict(saved), given)
+
+
+def new_settings(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any]:
+    """``given`` and the defaults that no preset decides; of the size of the model to start from.
+
+    Raises UserError for another size than that.
+    """
+    kept = {}
+    if source is not None:
+        kept = {name: getattr(source, name) for name in ("n_hidden", "n_layers", "cell")}
+    others = {name for name in kept if given.get(name, kept[name]) != kept[name]}
+    reject_flags(others, "--init-from keeps the model's")
+    defaults = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
+    if isinstance(given.get("data"), str):
+        given = given | {"data": [given["data"]]}
+    return defaults | given | kept
+
+
+def reject_flags(names: Iterable[str], why: str) -> None:
+    """Raises UserError for the first of these settings."""
+    for name in sorted(names):
+        flag = "--" + name.replace("_", "-")
+        raise UserError(f"{flag}: {why}; leave {flag} out")
+
+
+def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settings:
+    """Settings from what ``new_settings`` or ``resume_settings`` gave, and the preset for the rest.
+
+    ``n_chars``: of the whole text. Raises UserError for a value that no run could have.
+    """
+    preset = given["preset"]
+    if preset == "auto":
+        preset = "accelerator" if on_accelerator else "laptop"
+    chosen = {"notebook": NOTEBOOK, "laptop": LAPTOP, "accelerator": ACCELERATOR}[preset]
+    # more held-out text would not make the figure better, only each evaluation longer
+    chosen = one_budget(chosen | {"val_frac": min(0.1, 200_000 / n_chars)}, given)
+    if preset == "laptop":
+        chosen = laptop_defaults(chosen, n_chars) | chosen
+    chosen["preset"] = preset
+    check_fields(Settings, chosen, "settings")
+    if not (chosen["epochs"] or chosen["minutes"]):
+        raise UserError("settings: neither epochs nor minutes; give one of them")
+    for f in fields(Settings):  # from Python, 0 may be given for 0.0
+        if isinstance(f.metadata["values"], Number) and chosen[f.name] is not None:
+            chosen[f.name] = f.metadata["values"].kind(chosen[f.name])
+    return Settings(**chosen)
+
+
+def laptop_defaults(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
+    """What the laptop preset takes for the text and the time there is, from the runs in
+    benchmarks/; ``chosen`` holds the budget and what the user decided.
 
     One layer learns fastest, until it has read the text so often that it knows it by heart: two
-    layers, with dropout between them too, go on learning. A short text needs fewer units.
+    layers, with dropout between them too, go on learning. A short text needs fewer units, and
+    fewer and shorter rows.
     """
     minutes, epochs = chosen["minutes"] or math.inf, chosen["epochs"] or math.inf
-    readings = min(epochs, minutes * 2.5e6 / n_chars)  # by 512 x 1 on two cores of 2023
-    n_layers = chosen["n_layers"] or (1 if readings < 10 else 2)
+    epochs_affordable = min(epochs, minutes * 2.5e6 / n_chars)  # 512 x 1 on two cores of 2023
+    n_layers = chosen.get("n_layers", 1 if epochs_affordable < 10 else 2)
     enough = 256 if n_chars < 200_000 else 384 if n_chars < 1_000_000 else 512
-    n_hidden = chosen["n_hidden"] or (512 if n_layers == 1 else enough)
-    readings = min(epochs, readings / ((n_hidden / 512) ** 2 * (2 * n_layers - 1)))
+    n_hidden = chosen.get("n_hidden", 512 if n_layers == 1 else enough)
+    slower = (n_hidden / 512) ** 2 * (2 * n_layers - 1)
+    epochs_affordable = min(epochs, epochs_affordable / slower)
+    n_train = n_chars - round(n_chars * chosen["val_frac"])
+    seq_length = chosen.get("seq_length", max(1, min(64, n_train // 8)))
+    batch_size = chosen.get("batch_size", max(1, min(16, n_train // (4 * (seq_length + 1)))))
     # the fewer steps, the larger they must be
-    steps = readings * n_chars / (chosen["batch_size"] * chosen["seq_length"])
+    steps = epochs_affordable * n_chars / (batch_size * seq_length)
     return {
         "n_hidden": n_hidden,
         "n_layers": n_layers,
-        "drop_prob": round(min(0.5, 0.05 * readings), 2),
+        "batch_size": batch_size,
+        "seq_length": seq_length,
+        "drop_prob": round(min(0.5, 0.05 * epochs_affordable), 2),
         "lr": round(min(0.024, max(0.004, steps**-0.5)), 4),
     }
-
-
-def fill_in(flags: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settings:
-    """Settings from the flags given (None: not given) and the preset for the others."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    if given.get("preset", "auto") == "auto":
-        given["preset"] = "accelerator" if on_accelerator else "laptop"
-    chosen = dict(PRESETS[given["preset"]])
-    if "epochs" in given or "minutes" in given:  # one budget given replaces the preset's
-        chosen |= {"epochs": None, "minutes": None}
-    # more held-out text would not make the figure better, only each evaluation longer
-    chosen |= {"val_frac": min(0.1, 200_000 / n_chars), **given}
-    if given["preset"] == "laptop":
-        chosen |= grow(chosen, n_chars) | given
-    return Settings(**chosen)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from charrnn import CharRNN, load_checkpoint, sample, save_checkpoint
-from charrnn.checkpoint import atomic_file, load_dict, save_dict
+from charrnn.checkpoint import load_dict, save_dict
 from charrnn.errors import UserError
 
 TOKENS = ("q", "\n", "a", "é", "B")  # in the arbitrary order of a set
@@ -107,17 +107,6 @@ def test_a_save_that_fails_leaves_the_old_file(
         with pytest.raises(OSError):
             save_checkpoint(path, CharRNN(TOKENS, 9, 1))
         assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_processes_of_one_run_write_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.ids"
-    with atomic_file(path) as first:  # as when both find that a corpus is not encoded yet
-        first.write(b"whole")
-        monkeypatch.setenv("RANK", "1")
-        with atomic_file(path) as second:
-            second.write(b"whole")
-        assert path.read_bytes() == b"whole"
-    assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
 
 
 class Attack:

@@ -1,4 +1,4 @@
-"""train.py, sample.py and charrnn.evaluate as a user types them."""
+"""train.py and charrnn.eval as a user types them."""
 
 import json
 import os
@@ -12,7 +12,6 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "her", "red", "hat.\n")
-GREEDY = ["--temperature", "0", "--dtype", "float32", "--device", "cpu"]
 SMALL = ["--n-hidden", "16", "--batch-size", "4", "--seq-length", "16", "--device", "cpu"]
 
 
@@ -42,74 +41,37 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_model_log_and_resume(trained: Path) -> None:
-    lines = [json.loads(line) for line in (trained / "rnn.jsonl").read_text().splitlines()]
-    assert [round(line["epoch"]) for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert lines[-1]["val_loss"] < lines[0]["val_loss"] < 3
-    keys = {"step", "epoch", "seconds", "train_loss", "val_loss", "val_bpc"}
-    assert keys | {"chars_per_second", "lr", "chars", "skipped"} == lines[0].keys()
-    best = min(line["val_loss"] for line in lines)
-    result = run(trained, "charrnn.evaluate", "--data", "a.txt", "--device", "cpu")
-    assert json.loads(result.stdout)["loss"] == pytest.approx(best, abs=5e-4)
-
-
-def test_sample_prints_only_the_text(trained: Path) -> None:
-    command = ["sample.py", "--prime", "the cat", "--size", "50", "--seed", "1", "--device", "cpu"]
-    result = run(trained, *command)
-    assert result.stdout.startswith("the cat") and len(result.stdout) == 7 + 50 + 1
-    assert run(trained, *command).stdout == result.stdout
-    assert run(trained, *command, "--out", "out.txt").stdout == ""
-    assert (trained / "out.txt").read_text() == result.stdout
-    several = run(trained, *command, "--num-samples", "3").stdout
-    assert several.count("the cat") >= 3 and len(several) == 3 * 58 + 2
-
-
-def test_interactive_remembers_and_takes_commands(trained: Path) -> None:
-    errors: list[str] = []
-
-    def talk(*lines: str) -> str:
-        flags = ["--interactive", "--size", "30", *GREEDY]
-        result = run(trained, "sample.py", *flags, given="\n".join(lines))
-        assert result.returncode == 0, result.stderr
-        errors.append(result.stderr)
-        return result.stdout
-
-    one, both = talk("the cat"), talk("the cat", "the cat")
-    assert one.startswith("the cat") and len(one) == 7 + 30 + 1
-    assert both.startswith(one) and both[len(one) :].startswith("the cat")
-    assert talk("the cat", ":reset", "the cat") == one + one
-    assert talk("the Q", "", ":temp hot", ":help", ":temp 0", "the cat") == one
-    assert "'Q'" in errors[-1] and "'hot' is not a number" in errors[-1]
-    prime = one[:-1] + "the cat"  # the state goes on as if all had been one prime
-    whole = run(trained, "sample.py", "--prime", prime, "--size", "30", *GREEDY).stdout
-    assert whole == one[:-1] + both[len(one) :]
+    first, *lines = [json.loads(line) for line in (trained / "rnn.jsonl").read_text().splitlines()]
+    assert first["settings"]["n_hidden"] == 16 and first["text"] == {
+        "name": "a.txt",
+        "chars": len((trained / "a.txt").read_text()),
+    }
+    evaluations = [line for line in lines if line["val_loss"] is not None]
+    assert [round(line["epoch"]) for line in evaluations[:-1]] == [1, 2, 3, 4, 5, 6]
+    assert evaluations[-1]["val_loss"] < evaluations[0]["val_loss"] < 3
+    result = run(trained, "charrnn.eval", "--data", "a.txt", "--split", "val", "--device", "cpu")
+    assert json.loads(result.stdout)["loss"] == pytest.approx(lines[-1]["val_loss"], abs=1e-6)
 
 
 def test_same_seed_same_bytes(trained: Path, tmp_path: Path) -> None:
     for name in ("one.net", "two.net"):
-        data = str(trained / "a.txt")
-        command = [
-            "train.py",
-            "--data",
-            data,
-            "--epochs",
-            "1",
-            "--ckpt",
-            name,
-            "--drop-prob",
-            "0.3",
-        ]
-        result = run(tmp_path, *command, *SMALL)
+        flags = ["--data", str(trained / "a.txt"), "--epochs", "1", "--ckpt", name]
+        result = run(tmp_path, "train.py", *flags, "--drop-prob", "0.3", *SMALL)
         assert result.returncode == 0, result.stderr
-    one, two = (torch.load(tmp_path / name)["state_dict"] for name in ("one.net", "two.net"))
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    one, two = (torch.load(tmp_path / name) for name in ("one.net", "two.net"))
+    assert one["run"] == two["run"] and one["val_loss"] == two["val_loss"]
+    for name, weight in one["state_dict"].items():
+        assert torch.equal(weight, two["state_dict"][name])
 
 
 BAD = [
     (["train.py", "--data", "missing.txt"], "no such file"),
     (["train.py", "--data", "a.txt", "--batch-size", "9999"], "lower --batch-size"),
-    (["train.py", "--data", "a.txt", "--ckpt", "no/where.net"], "No such file or directory"),
+    (["train.py", "--data", "a.txt", "--ckpt", "a.txt/rnn.net"], "File exists"),
+    (["train.py", "--data", "a.txt", "--ckpt", "a.txt"], "is the file a.txt, which is read"),
+    (["train.py", "--data", "a.txt", "--tensorboard", "x"], "tensorboard is not installed"),
     (["train.py", "--data", "a.txt", "--ckpt", "."], "cannot be written"),
-    (["train.py", "--data", "a.txt", "--prime", "Qé"], "never saw: 'Q' '\\xe9'"),
+    (["train.py", "--data", "a.txt", "--prime", "Qé"], "never saw 'Q' (U+0051 LATIN"),
     (["train.py", "--data", "a.txt", "--device", "tpu"], "--device tpu"),
     (["train.py", "--data", "a.txt", "--n-hidden", "1000000"], "not enough memory"),
     (["train.py", "--data", "a.txt", "--n-hidden", "1000001"], "at most 1000000"),
@@ -118,17 +80,9 @@ BAD = [
     (["train.py", "--data", "a.txt", "--epochs", "0"], "--epochs"),
     (["train.py", "--data", "a.txt", "--drop-prob", "1"], "--drop-prob"),
     (["train.py", "--data", "a.txt", "--val-frac", "1e-9"], "--val-frac"),
-    (["train.py", "--resume", "rnn.net"], "--resume"),
+    (["train.py", "--resume", "rnn.net"], "does not end in .resume"),
     (["train.py", "--resume", "rnn.resume", "--lr", "1"], "leave --lr out"),
-    (["sample.py", "--ckpt", "a.txt"], "not a checkpoint"),
-    (["sample.py", "--ckpt", "missing.net"], "no such file"),
-    (["sample.py", "--prime", "Q"], "'Q'"),
-    (["sample.py", "--prime", ""], "--prime"),
-    (["sample.py", "--top-p", "0"], "--top-p"),
-    (["sample.py", "--temperature", "-1"], "--temperature"),
-    (["sample.py", "--size", "ten"], "--size"),
-    (["sample.py", "--out", "no/where.txt"], "cannot be written"),
-    (["charrnn.evaluate", "--data", "missing.txt"], "no such file"),
+    (["charrnn.eval", "--data", "missing.txt"], "no such file"),
 ]
 
 
@@ -161,8 +115,21 @@ def test_cuda_without_cuda(trained: Path) -> None:
 
 def test_no_module_takes_the_place_of_a_function() -> None:
     names = [
-        p.stem for p in (ROOT / "charrnn").glob("*.py") if p.stem not in ("__init__", "evaluate")
+        p.stem for p in (ROOT / "charrnn").glob("*.py") if p.stem not in ("__init__", "__main__")
     ]
-    lines = [*(f"import charrnn.{name}" for name in names), "from charrnn import evaluate, sample"]
-    lines.append("assert callable(evaluate) and callable(sample)")
+    lines = [f"import charrnn.{name}" for name in names]
+    lines += [
+        "import charrnn",
+        "for name in charrnn.__all__: assert callable(getattr(charrnn, name))",
+    ]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
+
+
+def test_the_model_goes_into_a_folder_that_is_made(trained: Path, tmp_path: Path) -> None:
+    flags = ["--data", str(trained / "a.txt"), "--epochs", "1", "--ckpt", "models/run1.net"]
+    assert run(tmp_path, "train.py", *flags, *SMALL).returncode == 0
+    assert {p.name for p in (tmp_path / "models").iterdir()} == {
+        "run1.net",
+        "run1.resume",
+        "run1.jsonl",
+    }

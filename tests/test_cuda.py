@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from charrnn.training import Run, batches, load_resume, train, train_step
 
 from charrnn import evaluate
 from charrnn.corpus import load_corpus
 from charrnn.model import detach
 from charrnn.settings import fill_in
-from charrnn.training import Run, batches, load_resume, train, train_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 FLAGS = {"preset": "accelerator", "epochs": 2, "n_hidden": 32, "n_layers": 2, "lr": 1e-2}

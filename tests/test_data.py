@@ -1,12 +1,9 @@
 """Text, vocabulary and batches."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from charrnn import Vocabulary, get_batches, one_hot_encode
-from charrnn.corpus import load_corpus
 from charrnn.data import count_batches, split_text
 from charrnn.errors import UserError
 
@@ -44,26 +41,3 @@ def test_too_short_says_how_short() -> None:
         get_batches(torch.arange(7), 4, 2)
     with pytest.raises(UserError, match="--val-frac"):
         split_text(torch.arange(10), 0.1)
-
-
-def read_text(path: Path) -> str:
-    corpus = load_corpus([str(path)])
-    return corpus.vocabulary.decode(corpus.ids)
-
-
-def test_read_text(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"\xef\xbb\xbfa\r\nb\n")
-    assert read_text(path) == "a\nb\n"
-    cases = {
-        b"": "empty",
-        b"ab\0": "byte 2",
-        b"abc\xff": "0xff at byte 3",
-        b"\xef\xbb\xbf": "empty",
-    }
-    for raw, reason in cases.items():
-        path.write_bytes(raw)
-        with pytest.raises(UserError, match=reason):
-            read_text(path)
-    with pytest.raises(UserError, match="no such file"):
-        read_text(tmp_path / "missing")

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from charrnn.training import load_resume
 
 from charrnn import load_checkpoint
-from charrnn.training import load_resume
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ["--data", "a.txt", "--n-hidden", "16", "--n-layers", "2", "--batch-size", "8"]

@@ -1,40 +1,55 @@
-"""What the presets fill in."""
+"""What the presets fill in, which values there may be, and one table for help and README."""
+
+import re
+from pathlib import Path
 
 import pytest
 
-from charrnn.settings import PRESETS, fill_in
+from charrnn.cli import Number
+from charrnn.errors import UserError
+from charrnn.flags import FLAGS, make_parser, parse_args
+from charrnn.settings import (
+    PRESETS,
+    Settings,
+    check_fields,
+    new_settings,
+    resolve_settings,
+    resume_settings,
+)
 
-NAMES = "epochs minutes n_hidden n_layers drop_prob batch_size seq_length lr clip val_frac data"
-NOT_GIVEN = dict.fromkeys([*NAMES.split(), "prime", "init_from"])
-ALWAYS = {"ckpt": "rnn.net", "device": "cpu", "dtype": "auto", "seed": 1, "cell": "lstm"}
-FLAGS = NOT_GIVEN | ALWAYS | {"min_count": 1, "preset": "auto"}
+README = Path(__file__).parent.parent / "README.md"
+
+
+def resolve(n_chars: int = 2_000_000, on_accelerator: bool = False, **given: object) -> Settings:
+    return resolve_settings(new_settings(given, None), on_accelerator, n_chars)
 
 
 def test_auto_is_laptop_on_a_cpu_and_the_notebooks_size_on_an_accelerator() -> None:
-    laptop, accelerator = (fill_in(FLAGS, there, 2_000_000) for there in (False, True))
+    laptop, accelerator = resolve(), resolve(on_accelerator=True)
     assert (laptop.preset, laptop.minutes, laptop.epochs) == ("laptop", 2.0, None)
     assert (accelerator.n_hidden, accelerator.n_layers, accelerator.epochs) == (1024, 2, 15)
+    assert resolve(preset="accelerator").preset == "accelerator"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_flag_always_wins(preset: str) -> None:
     given = {"n_hidden": 7, "n_layers": 3, "drop_prob": 0.0, "batch_size": 9, "seq_length": 11}
     given |= {"lr": 0.5, "clip": 2.0, "val_frac": 0.3, "minutes": 1.5}
-    settings = fill_in(FLAGS | given | {"preset": preset}, False, 10_000)
+    settings = resolve(10_000, preset=preset, **given)
     assert {name: getattr(settings, name) for name in given} == given
     assert settings.epochs is None  # one budget given replaces the preset's
 
 
 def test_the_notebook_preset_is_the_notebooks() -> None:
-    s = fill_in(FLAGS | {"preset": "notebook"}, False, 2_000_000)
+    s = resolve(preset="notebook")
     assert (s.epochs, s.n_hidden, s.n_layers, s.drop_prob) == (15, 1024, 2, 0.5)
-    assert (s.batch_size, s.seq_length, s.lr, s.clip, s.cosine) == (128, 256, 1e-3, 1.0, False)
-    assert (s.beta2, s.weight_decay) == (0.999, 0.0)  # plain Adam
+    assert (s.batch_size, s.seq_length, s.lr, s.clip, s.decay) == (128, 256, 1e-3, 1.0, False)
+    assert (s.beta2, s.weight_decay, s.muon_lr) == (0.999, 0.0, None)  # plain Adam
 
 
 def test_more_reading_asks_for_a_second_layer_and_more_dropout_and_a_lower_rate() -> None:
     def laptop(minutes: float, n_chars: int, **given: object) -> tuple[int, int, float]:
-        settings = fill_in(FLAGS | {"minutes": minutes} | given, False, n_chars)
+        settings = resolve(n_chars, minutes=minutes, **given)
         return settings.n_hidden, settings.n_layers, settings.drop_prob
 
     assert laptop(2, 2_000_000)[:2] == (512, 1) and laptop(15, 2_000_000)[:2] == (512, 2)
@@ -42,12 +57,84 @@ def test_more_reading_asks_for_a_second_layer_and_more_dropout_and_a_lower_rate(
     assert laptop(1, 2_000_000)[2] < laptop(2, 2_000_000)[2] < laptop(5, 2_000_000)[2]
     assert laptop(1000, 1000)[2] == 0.5 and laptop(1, 10**9)[2] == 0
     assert laptop(2, 2_000_000, n_layers=2)[2] < laptop(2, 2_000_000)[2]  # slower: read less
-    few, many = (fill_in(FLAGS | {"minutes": m}, False, 2_000_000).lr for m in (1, 5))
+    few, many = (resolve(minutes=m).lr for m in (1, 5))
     assert 0.004 < many < few <= 0.024  # the fewer steps, the larger
-    only_epochs = fill_in(FLAGS | {"epochs": 4}, False, 1000)
-    assert (only_epochs.n_layers, only_epochs.drop_prob) == (1, 0.2)
+
+
+def test_a_short_text_gets_batches_that_fit() -> None:
+    for n_chars in (300, 431, 1000, 5000, 10_000):
+        s = resolve(n_chars)
+        n_train = n_chars - round(n_chars * s.val_frac)
+        assert 4 * s.batch_size * (s.seq_length + 1) <= n_train or s.batch_size == 1
+        assert s.batch_size * (s.seq_length + 1) <= n_train
+    assert (resolve(5000).batch_size, resolve(100_000).batch_size) == (16, 16)
 
 
 def test_held_out_text_has_a_limit() -> None:
-    assert fill_in(FLAGS, False, 1_000_000).val_frac == 0.1
-    assert fill_in(FLAGS, False, 10**9).val_frac * 10**9 == pytest.approx(200_000)
+    assert resolve(1_000_000).val_frac == 0.1
+    assert resolve(10**9).val_frac * 10**9 == pytest.approx(200_000)
+
+
+def test_a_run_that_goes_on_can_have_another_budget_and_nothing_else() -> None:
+    saved = resolve(minutes=2.0)
+    longer = resolve_settings(resume_settings(saved, {"minutes": 5.0}), False, 2_000_000)
+    assert longer.minutes == 5 and longer.lr == saved.lr and longer.n_hidden == saved.n_hidden
+    by_epochs = resolve_settings(resume_settings(saved, {"epochs": 3}), False, 2_000_000)
+    assert (by_epochs.epochs, by_epochs.minutes) == (3, None)
+    with pytest.raises(UserError, match="leave --lr out"):
+        resume_settings(saved, {"lr": 0.1})
+
+
+BAD = {
+    "batch_size": (0, -1, 2.0, "16", True, None, 10**7),
+    "val_frac": (0.0, 1.0, float("inf"), float("nan"), "0.1"),
+    "epochs": (-1, 0, 1.5),
+    "dtype": ("load", "", 3, None),
+    "data": ([], "a.txt", [1], [""]),
+    "drop_prob": (1.0, -0.1, [0.5]),
+    "preset": ("\x1b[2J", {}),
+    "decay": (1, "yes", None),
+    "lr": (0.0, 1e300, float("nan")),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_no_run_could_have_is_refused(name: str) -> None:
+    good = vars(resolve())
+    check_fields(Settings, good, "x")
+    for value in BAD[name]:
+        with pytest.raises(UserError, match=name) as caught:
+            check_fields(Settings, good | {name: value}, "x")
+        assert "\x1b" not in str(caught.value)
+    for wrong in ({}, good | {"more": 1}, None, [good]):
+        with pytest.raises(UserError):
+            check_fields(Settings, wrong, "x")
+
+
+def test_numbers() -> None:
+    assert 3 in Number(int, 1, 5) and True not in Number(int, 0) and 3.0 not in Number(int, 1)
+    assert 1 in Number(float, 0, 1) and 1 not in Number(float, 0, 1, exclusive_max=True)
+    assert 0 not in Number(float, 0, exclusive_min=True) and "1" not in Number(float)
+    assert str(Number(int, 1, 9)) == "a whole number at least 1 and at most 9"
+
+
+def test_every_flag_is_in_the_help_and_in_the_readme_with_the_same_words() -> None:
+    shown = " ".join(make_parser().format_help().split())
+    rows = dict(
+        re.findall(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \|", README.read_text(), re.MULTILINE)
+    )
+    for name, flag in FLAGS.items():
+        flag_name = name.replace("_", "-")
+        assert " ".join(flag.help.split()) in shown, name
+        assert rows[flag_name] == flag.help, name
+
+
+def test_near_misses_are_understood_or_answered() -> None:
+    assert parse_args(["--n_hidden", "8", "--cell", "LSTM"]) == {"n_hidden": 8, "cell": "lstm"}
+    assert parse_args(["my.txt"]) == {"data": ["my.txt"]}
+    with pytest.raises(UserError, match="did you mean --epochs"):
+        parse_args(["--epoch", "3"])
+    with pytest.raises(UserError, match="write --prime=-x"):
+        parse_args(["--prime", "-x"])
+    with pytest.raises(UserError, match="unrecognized"):
+        parse_args(["my.txt", "--data", "other.txt"])

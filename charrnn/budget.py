@@ -1,0 +1,76 @@
+"""How long a run lasts, and when on the way it logs and evaluates."""
+
+import math
+import time
+
+import torch
+from torch.nn import functional as F
+
+from charrnn.data import Batches
+from charrnn.model import CharRNN, Hidden
+from charrnn.settings import Settings
+from charrnn.train_state import Progress
+
+LOG_LINES = 200  # a run, about
+EVALUATING = 0.05  # of a run's time may go to evaluations
+STEP_PER_EVALUATION = 2.4  # how often training on a character costs what evaluating on it does
+
+
+class Budget:
+    """The epochs or minutes of a run, whichever end first."""
+
+    def __init__(
+        self, settings: Settings, batches: Batches, n_held_out: int, seconds_per_step: float
+    ) -> None:
+        """``n_held_out``: characters in all, of which each evaluation reads ``val_chars``, the same
+        ones from their start: so many that all evaluations keep within ``EVALUATING``, when at the
+        end one has read the whole."""
+        self.epochs, self.minutes = settings.epochs, settings.minutes
+        self.patience = settings.patience
+        self.steps_per_epoch = batches.per_epoch
+        self.n_evaluations = max(5, self.epochs or 0, int(self.minutes or 0))
+        self.lines_per_evaluation = math.ceil(LOG_LINES / self.n_evaluations)
+        by_clock = 60 * self.minutes / seconds_per_step if self.minutes else math.inf
+        steps = min(by_clock, self.epochs * batches.per_epoch if self.epochs else math.inf)
+        self.seconds = steps * seconds_per_step  # about
+        chars = steps * batches.batch_size * batches.seq_length * STEP_PER_EVALUATION
+        affordable = int((chars * EVALUATING - n_held_out) / self.n_evaluations)
+        self.val_chars = min(n_held_out, max(2000, affordable))
+
+    def fraction_done(self, progress: Progress) -> float:
+        """How much is spent, 0 to 1: by steps or by the clock, whichever is further; 1 too when
+        patience is at its end."""
+        if self.patience and progress.worse_in_a_row >= self.patience:
+            return 1.0
+        steps = progress.step / (self.epochs * self.steps_per_epoch) if self.epochs else 0.0
+        seconds = progress.seconds / (60 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(steps, seconds))
+
+    def line_due(self, before: float, now: float) -> bool:
+        """Whether the log gets a line between these fractions of the run."""
+        return _passed(before, now, self.n_evaluations * self.lines_per_evaluation)
+
+    def evaluation_due(self, before: float, now: float) -> bool:
+        """Whether the model is evaluated between them; then the log gets a line, too."""
+        return _passed(before, now, self.n_evaluations)
+
+
+def _passed(before: float, now: float, parts: int) -> bool:
+    """Whether the end of one of so many equal parts of 1 lies between, or at ``now``."""
+    return int(now * parts + 1e-9) > int(before * parts + 1e-9)
+
+
+def seconds_per_step(model: CharRNN, batches: Batches, hidden: Hidden, dtype: torch.dtype) -> float:
+    """Time one forward and backward pass, leaving weights and random numbers as they were."""
+    device = model.fc.weight.device
+    x, y = (ids.to(device, torch.long) for ids in batches[0])
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for _ in range(2):  # the first one also sets up the libraries
+            began = time.perf_counter()
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                logits, _ = model(x, hidden)
+            loss = F.cross_entropy(logits.float(), y.flatten())
+            loss.backward()
+            loss.item()  # waits for the device
+    model.zero_grad()
+    return time.perf_counter() - began

@@ -1,0 +1,146 @@
+"""What a run says on the terminal: what was chosen, how it goes, and what to do next."""
+
+import math
+import shlex
+import sys
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from charrnn.budget import Budget
+from charrnn.console import Terminal, escape_control_chars
+from charrnn.data import Batches, unlikeness
+from charrnn.model import CharRNN
+from charrnn.run_files import RunFiles
+from charrnn.settings import Settings
+from charrnn.train_state import Progress
+
+SHORT = 20_000  # characters
+UNLIKE = 0.3  # nats per character
+
+
+def duration(seconds: float) -> str:
+    """``30 seconds``, ``1 minute``, ``2.5 minutes``."""
+    unit, number = ("minute", seconds / 60) if seconds >= 55 else ("second", seconds)
+    text = f"{number:.1f}".removesuffix(".0")
+    return f"{text} {unit}" + "s" * (text != "1")
+
+
+class Reporter:
+    """Speaks for the run; only that of the main process says anything.
+
+    Losing the terminal loses messages, not the run.
+    """
+
+    def __init__(self, speaks: bool) -> None:
+        self.out = Terminal(sys.stdout if speaks else None)
+        err = Terminal(sys.stderr)
+        self.bar = tqdm(
+            total=100,  # per cent of the budget
+            file=err,
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            disable=not (speaks and err.isatty()),
+        )
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def say(self, *lines: str) -> None:
+        """Print lines above the bar."""
+        self.bar.clear()
+        for line in lines:
+            self.out.write(escape_control_chars(line) + "\n")
+        self.out.flush()
+        self.bar.refresh()
+
+    def header(
+        self,
+        settings: Settings,
+        model: CharRNN,
+        batches: Batches,
+        val_ids: Tensor,
+        dtype: torch.dtype,
+        budget: Budget,
+        progress: Progress,
+    ) -> None:
+        """What was chosen and how long it will take."""
+        n_weights = sum(weight.numel() for weight in model.parameters())
+        lasts = [duration(60 * settings.minutes)] if settings.minutes else []
+        if settings.epochs:
+            lasts.append(f"{settings.epochs} epochs of {batches.per_epoch:,} steps")
+        self.say(
+            f"preset {settings.preset} on {model.fc.weight.device}, "
+            f"{str(dtype).removeprefix('torch.')}: {model.cell.upper()} {model.n_hidden} x "
+            f"{model.n_layers}, dropout {model.drop_prob:g}, {n_weights:,} weights",
+            f"text: {len(batches.ids):,} characters to learn from, {len(val_ids):,} held out, "
+            f"{len(model.unique_tokens)} distinct",
+            f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
+            f"{settings.lr:g}, clip {settings.clip:g}, seed {settings.seed}",
+            f"{' or '.join(lasts)}: about {duration(budget.seconds)} in all",
+        )
+        if len(batches.ids) < SHORT:
+            self.say("so short a text will be learned by heart; more text helps most")
+        if (more := unlikeness(batches.ids, val_ids, len(model.unique_tokens))) > UNLIKE:
+            self.say(
+                f"the held-out end is unlike the rest of the text (its pairs of characters cost "
+                f"{more:.2f} nats more); a sorted list? then hold out --val-split lines"
+            )
+        if budget.fraction_done(progress) >= 1:
+            self.say("that run had ended; give it a higher --epochs or --minutes, its new total")
+
+    def progress(self, loss: float, progress: Progress, batches: Batches, done: float) -> None:
+        """Move the bar; ``loss``: of the last batch, in nats per character."""
+        speed = progress.step * batches.batch_size * batches.seq_length / progress.seconds
+        self.bar.set_postfix_str(
+            f"loss {loss:.3f}, {loss / math.log(2):.3f} bits/char, {speed:,.0f} chars/s",
+            refresh=False,
+        )
+        self.bar.update(100 * done - self.bar.n)
+
+    def evaluating(self) -> None:
+        """Say why the bar stands still."""
+        self.bar.set_postfix_str("evaluating")
+
+    def evaluation(
+        self,
+        model: CharRNN,
+        progress: Progress,
+        batches: Batches,
+        train_loss: float,
+        val_loss: float,
+        text: str,
+    ) -> None:
+        """An evaluation's losses, in nats per character, and a sample of the model as it is."""
+        self.say(
+            f"\nstep {progress.step}, epoch {progress.step / batches.per_epoch:.2f}, "
+            f"{progress.seconds:.0f} s: train {train_loss:.4f}, held out {val_loss:.4f} nats/char "
+            f"({val_loss / math.log(2):.4f} bits)",
+            text.rstrip("\n") + "\n",
+        )
+        guessing = math.log(len(model.unique_tokens))
+        if val_loss > guessing > 0:
+            self.say(
+                f"held out above {guessing:.2f}, which is what guessing costs: the steps are too "
+                "large; lower --lr or --clip, if the next evaluations do not mend it"
+            )
+
+    def end(self, files: RunFiles, val_loss: float | None, progress: Progress) -> None:
+        """The run's figure and what to type next; ``val_loss`` None: a signal ended it."""
+        net, resume, log = (shlex.quote(str(path)) for path in files.paths)
+        if val_loss is None:
+            self.say(
+                f"stopped at step {progress.step}; go on with: python train.py --resume {resume}"
+            )
+            return
+        self.bar.update(100 - self.bar.n)
+        bits = val_loss / math.log(2)
+        self.say(
+            f"best held-out loss {val_loss:.4f} nats/char ({bits:.4f} bits): {net}",
+            f"next: python sample.py --ckpt {net}",
+            f"how it went: python -m charrnn.curves {log}",
+            f"more of it: python train.py --resume {resume} with a higher --epochs or --minutes",
+        )

@@ -1,0 +1,375 @@
+"""The files that a run owns: its model, what it needs to go on, and its log."""
+
+import glob
+import hashlib
+import json
+import math
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from charrnn.checkpoint import build_model, load_dict, save_checkpoint, save_dict
+from charrnn.cli import Number
+from charrnn.console import Terminal
+from charrnn.corpus import Corpus
+from charrnn.data import Batches
+from charrnn.errors import UserError
+from charrnn.files import RUN_SUFFIXES, atomic_file, check_output, locked, set_aside
+from charrnn.model import CharRNN
+from charrnn.settings import Settings, check_fields
+from charrnn.train_state import Progress, TrainState
+
+OF_THE_MACHINE = (
+    "data",
+    "ckpt",
+    "init_from",
+    "device",
+    "prime",
+    "keep",
+    "tensorboard",
+)  # what decides no number
+LOSS, COUNT = Number(float, 0), Number(int, 0)
+
+
+class Trained(NamedTuple):
+    """What a run leaves to whoever called it from Python."""
+
+    model: CharRNN  # the best by held-out loss, in evaluation mode
+    log: list[dict[str, Any]]  # the lines of the .jsonl
+    status: int  # 0 at the end; 128 + its number where a signal ended it, with all saved
+
+
+class RunFiles:
+    """``NAME.net``, ``NAME.resume`` and ``NAME.jsonl``, and the lock on their name.
+
+    Only ``.net`` is ever taken off the name given; anything else is appended to.
+    """
+
+    def __init__(self, ckpt: str, resume: str | None = None, is_main: bool = True) -> None:
+        """``ckpt``: the model's name; or ``resume``: a .resume file, beside which all is written.
+        ``is_main``: whether this process is the one of the run that writes.
+
+        Raises UserError for names that the files of a run cannot have.
+        """
+        if resume is not None:
+            if not resume.endswith(".resume"):
+                raise UserError(f"--resume {resume}: its name does not end in .resume")
+            ckpt = resume.removesuffix(".resume") + ".net"
+        elif ckpt.endswith((".resume", ".jsonl", ".ids")):
+            raise UserError(f"--ckpt {ckpt}: that name is for the run's own files; use .net")
+        self.is_main = is_main
+        name = ckpt.removesuffix(".net")
+        if os.path.isdir(ckpt) or not os.path.basename(name):
+            raise UserError(f"{ckpt}: cannot be written: it is a folder; name another file")
+        self.net_path, self.stem = Path(ckpt), Path(name).name
+        self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
+        self.paths = [self.net_path, self.resume_path, self.log_path]
+        self.inputs: list[Path] = []  # files that the run reads
+        self.about: dict[str, Any] = {}  # what the model's file and the log say of the run
+        self.saved_with: dict[str, Any] = {}  # what the .resume holds besides the state
+        self.log: list[bytes] = []  # its lines
+        self.board: Any = None  # TensorBoard's writer
+        self.save_errors: dict[Path, OSError] = {}  # of files whose last save failed
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs from these names, and from files that they are links to; one process
+        locks for all of this run."""
+        with ExitStack() as locks:
+            if self.is_main:
+                self.net_path.parent.mkdir(parents=True, exist_ok=True)
+                real = (Path(os.path.realpath(path)) for path in self.paths)
+                names = {
+                    path.with_suffix("") if path.suffix in RUN_SUFFIXES else path for path in real
+                }
+                for name in sorted(names):
+                    locks.enter_context(locked(name))
+            yield
+
+    def load_resume(self) -> dict[str, Any]:
+        """What the .resume holds, all but the state checked, which ``TrainState`` does.
+
+        Raises UserError.
+        """
+        saved, where = load_dict(self.resume_path), f"--resume {self.resume_path}"
+        if saved.keys() != {"settings", "fingerprint", "tokens", "run", "state"}:
+            raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
+        check_fields(Settings, saved["settings"], f"{where}, settings")
+        settings = Settings(**saved["settings"])
+        named = isinstance(saved["fingerprint"], str) and isinstance(saved["run"], str)
+        if not named or not (settings.epochs or settings.minutes):
+            raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
+        state, size = saved["state"], {"n_hidden": settings.n_hidden, "n_layers": settings.n_layers}
+        weights = state.get("model") if isinstance(state, dict) else None
+        # before anything of a claimed size is built
+        model = {**size, "cell": settings.cell, "tokens": saved["tokens"], "state_dict": weights}
+        tokens = build_model(model, where).unique_tokens
+        return saved | {"settings": settings, "tokens": tokens}
+
+    def describe(
+        self,
+        settings: Settings,
+        corpus: Corpus,
+        tokens: tuple[str, ...],
+        saved: dict[str, Any] | None = None,
+    ) -> None:
+        """What will be said of the run in its files; nothing is written yet. ``saved``: of the run
+        that goes on."""
+        self.inputs = [*corpus.paths]
+        if settings.init_from and not saved:
+            self.inputs.append(Path(settings.init_from))
+        if settings.tensorboard and self.is_main:
+            self.board = tensorboard_writer(settings.tensorboard)
+        name = ", ".join(path.name for path in corpus.paths[:3]) or "python-docs"
+        run = saved["run"] if saved else new_run_id(settings, corpus.fingerprint)
+        self.saved_with = {
+            "settings": asdict(settings),
+            "fingerprint": corpus.fingerprint,
+            "tokens": tokens,
+            "run": run,
+        }
+        self.about = {
+            "settings": decisive(settings),
+            "text": {"name": name, "chars": len(corpus.ids)},
+            "fingerprint": corpus.fingerprint,
+            "val_frac": settings.val_frac,
+            "torch": str(torch.__version__),
+            "run": run,
+        }
+
+    def begin(self) -> list[str]:
+        """For a new run: set aside what an earlier one left; returns what to say of it.
+
+        Raises UserError if a name is that of a file which the run reads, or cannot be written.
+        """
+        if not self.is_main:
+            return []
+        for path in self.paths:
+            check_output(path, self.inputs)
+        self.log = [_line(self.about)]
+        kept = self.net_path.parent.glob(f"{glob.escape(self.stem)}.step[0-9]*.net")
+        return _said_aside(set_aside([*self.paths, *sorted(kept)]))
+
+    def take_up(self, progress: Progress) -> list[str]:
+        """For a run that goes on: its log up to this step, and its best loss.
+
+        What another run left under its names is set aside. Returns what to say of that.
+        """
+        if not self.is_main:
+            return []
+        for path in self.paths:
+            check_output(path, self.inputs)
+        notes, run = [], self.about["run"]
+        if self.log_path.exists():
+            self.log = self.log_path.read_bytes().splitlines(keepends=True)
+            if self.log and _read(self.log[0]).get("run", run) != run:
+                notes += _said_aside(set_aside([self.log_path]))
+                self.log = []
+        if strange := sum(not _read(line) for line in self.log):
+            notes.append(f"{self.log_path}: {strange} lines that cannot be read stay as they are")
+        self.log = self.log or [_line(self.about)]
+        self.forget_after(progress.step)
+        net = self._own_model()
+        if net is None and self.net_path.exists():
+            notes += _said_aside(set_aside([self.net_path]))
+        if net is None and progress.best < math.inf:
+            notes.append(f"{self.net_path}: the best model so far is gone; the next one is saved")
+            progress.best = math.inf
+        elif net is not None and net["val_chars"] == progress.val_chars:
+            # saved just before the process was killed, when the state was not yet
+            progress.best = min(progress.best, net["val_loss"])
+        return notes
+
+    def _own_model(self) -> dict[str, Any] | None:
+        """What the model's file holds, if it is there and of this run."""
+        try:
+            net = load_dict(self.net_path)
+            build_model(net, self.net_path)
+        except UserError:
+            return None
+        known = {"val_loss": LOSS, "val_chars": COUNT, "step": COUNT}
+        good = all(net.get(name) in numbers for name, numbers in known.items())
+        return net if good and net.get("run") == self.about["run"] else None
+
+    def forget_after(self, step: int) -> None:
+        """Drop the log's lines of later steps, and of the end: they will be made again."""
+        lines = ((line, _read(line)) for line in self.log)
+        self.log = [
+            line
+            for line, read in lines
+            if not (read.get("step") in Number(int, step + 1) or read.get("final"))
+        ]
+
+    def log_line(
+        self,
+        progress: Progress,
+        batches: Batches,
+        lr: float,
+        train_loss: float | None,
+        val_loss: float | None = None,
+    ) -> None:
+        """Add a line to the log, written at the next save. Losses in nats per character."""
+        chars = progress.step * batches.batch_size * batches.seq_length
+        line = {
+            "step": progress.step,
+            "epoch": round(progress.step / batches.per_epoch, 4),
+            "seconds": round(progress.seconds, 3),
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_bpc": None if val_loss is None else val_loss / math.log(2),
+            "chars_per_second": round(chars / max(progress.seconds, 1e-9)),
+            "lr": lr,
+            "chars": chars,
+            "skipped": progress.skipped,
+            "val_chars": None if val_loss is None else progress.val_chars,
+        }
+        self.log.append(_line(line))
+        for name in ("train_loss", "val_loss", "lr") if self.board else ():
+            if line[name] is not None:
+                self.board.add_scalar(name, line[name], progress.step)
+
+    def readable_log(self) -> list[dict[str, Any]]:
+        """The lines of the log that can be read."""
+        return list(filter(None, map(_read, self.log)))
+
+    def save(self, state: TrainState) -> None:
+        """Write the log and what the run needs to go on; every process has to call it.
+
+        What the disk refuses leaves the old files whole, is said once, and is tried again.
+        """
+        contents = {**self.saved_with, "state": state.state_dict()}
+        if self.is_main:
+            self._try(self.log_path, self._write_log)
+            self._try(self.resume_path, lambda: save_dict(self.resume_path, contents))
+
+    def keep_if_best(self, model: CharRNN, val_loss: float, progress: Progress) -> None:
+        """Write the model if none had a lower loss, and with ``--keep all`` in any case."""
+        if self.saved_with["settings"]["keep"] == "all":
+            path = self.net_path.with_name(f"{self.stem}.step{progress.step:06}.net")
+            self.save_model(model, val_loss, progress.val_chars, progress.step, path)
+        better = val_loss < progress.best
+        progress.worse_in_a_row = 0 if better else progress.worse_in_a_row + 1
+        if better and self.save_model(model, val_loss, progress.val_chars, progress.step):
+            progress.best = val_loss
+
+    def save_model(
+        self, model: CharRNN, val_loss: float, val_chars: int, step: int, path: Path | None = None
+    ) -> bool:
+        """Write the model, with its loss on so many characters; False where the disk refuses,
+        which is said once. 0 characters: no candidate for the best when the run goes on."""
+        figures = {"val_loss": val_loss, "val_bpc": val_loss / math.log(2), "val_chars": val_chars}
+        contents = {**self.about, **figures, "step": step}
+        path = path or self.net_path
+        if not self.is_main:
+            return True
+        return self._try(path, lambda: save_checkpoint(path, model, **contents))
+
+    def conclude(self, val_loss: float, val_chars: int, batches: Batches) -> None:
+        """Write the run's figure, that of the best model on all of the held-out text, beside the
+        model and as the log's last line."""
+        net = load_dict(self.net_path)
+        figure = {"val_loss": val_loss, "val_bpc": val_loss / math.log(2), "val_chars": val_chars}
+        self._try(self.net_path, lambda: save_dict(self.net_path, net | figure))
+        at = {"step": net["step"], "epoch": round(net["step"] / batches.per_epoch, 4)}
+        last = self.readable_log()[-1]
+        self.log.append(_line({**last, **at, "train_loss": None, **figure, "final": True}))
+
+    def go_back(self, state: TrainState, lr: float) -> str:
+        """Restore the state last saved, with half the learning rate; returns what to say.
+
+        Raises UserError when three rates were not low enough. Every process has to call it.
+        """
+        progress = state.progress
+        seconds, scale = progress.seconds, progress.lr_scale / 2
+        bad = round(state.counters["bad_in_a_row"].item())
+        if scale < 0.1:
+            raise UserError(
+                f"{bad} steps in a row gave no finite gradient, at three learning rates; lower "
+                f"--lr (now {lr:g}) or --clip, or use --dtype float32"
+            )
+        saved = state.dist.from_main(self.load_resume)
+        state.load_state_dict(saved["state"], str(self.resume_path))
+        progress.seconds, progress.lr_scale = seconds, scale
+        self.forget_after(progress.step)
+        return (
+            f"{bad} steps in a row gave no finite gradient: back to step {progress.step}, with "
+            f"{scale:g} of the learning rate"
+        )
+
+    def require_saved(self) -> None:
+        """Raises UserError where the last save failed."""
+        for error in self.save_errors.values():
+            raise UserError(f"the last save failed: {error}; older files are whole")
+
+    def _write_log(self) -> None:
+        with atomic_file(self.log_path) as file:
+            file.writelines(self.log)
+
+    def _try(self, path: Path, write: Callable[[], None]) -> bool:
+        try:
+            write()
+        except OSError as error:
+            if not self.save_errors:
+                line = f"could not save: {error}; the run goes on, and tries again\n"
+                Terminal(sys.stdout).write(line)
+            self.save_errors[path] = error
+            return False
+        self.save_errors.pop(path, None)
+        return True
+
+
+def tensorboard_writer(folder: str) -> Any:
+    """torch's own writer of TensorBoard's files. Raises UserError where TensorBoard is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # not everyone has it
+    except ImportError:
+        raise UserError(
+            "--tensorboard: the package tensorboard is not installed; pip install tensorboard, or "
+            "leave --tensorboard out and see python -m charrnn.curves"
+        ) from None
+    return SummaryWriter(folder)
+
+
+def decisive(settings: Settings) -> dict[str, Any]:
+    """The settings that decide the numbers: no names of this machine's files or devices."""
+    return {k: v for k, v in asdict(settings).items() if k not in OF_THE_MACHINE}
+
+
+def new_run_id(settings: Settings, fingerprint: str) -> str:
+    """The same for runs that give the same bytes; by the clock no run is like another."""
+    if settings.minutes:
+        return uuid.uuid4().hex
+    text = json.dumps([decisive(settings), fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _line(contents: dict[str, Any]) -> bytes:
+    """As JSON, which knows no NaN."""
+    plain = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in contents.items()
+    }
+    return json.dumps(plain).encode() + b"\n"
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    """A line of the log; empty for what cannot be read."""
+    try:
+        contents = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return contents if isinstance(contents, dict) else {}
+
+
+def _said_aside(moved: list[tuple[Path, Path]]) -> list[str]:
+    """One sentence on what was set aside, if anything was."""
+    if not moved:
+        return []
+    names = ", ".join(new.name for _, new in moved)
+    return [f"what an earlier run left is set aside as {names}"]

@@ -1,0 +1,414 @@
+"""A run cannot be lost: resume, interruption, kills, full disks, bad numbers."""
+
+import io
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from runs import (
+    ROOT,
+    SMALL,
+    at_step,
+    contents,
+    evaluations,
+    interrupt,
+    read_log,
+    run_in,
+    start,
+    write_text,
+)
+
+import train
+from charrnn import CharRNN, evaluate, load_checkpoint, save_checkpoint
+from charrnn.checkpoint import load_dict
+from charrnn.console import catch_signals
+from charrnn.corpus import load_corpus
+from charrnn.data import Batches, split_text
+from charrnn.errors import UserError
+from charrnn.files import locked
+from charrnn.model import detach
+
+
+@pytest.mark.parametrize("long_row", [1 << 17, 100])
+def test_a_run_stopped_anywhere_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_row: int
+) -> None:
+    monkeypatch.setattr("charrnn.data.LONG_ROW", long_row)
+    monkeypatch.setattr("charrnn.data.SEGMENT", 5)
+    whole = tmp_path / "whole"
+    assert run_in(whole).status == 0
+    log, net = read_log(whole), (whole / "rnn.net").read_bytes()
+    steps = log[-2]["step"]
+    assert steps > 100 and [line["step"] for line in log[1:-1]] == sorted(
+        {line["step"] for line in log[1:-1]}
+    )
+    per_epoch = steps // 3
+    for stop in (1, 2, per_epoch - 1, per_epoch, per_epoch + 1, steps // 2 + 3, steps - 1):
+        folder = tmp_path / f"stop{stop}"
+        with monkeypatch.context() as patch:
+            at_step(patch, stop, interrupt)
+            assert run_in(folder).status == 130
+        assert load_dict(folder / "rnn.resume")["state"]["progress"]["step"] == stop
+        torch.manual_seed(99)  # another process has other random numbers
+        assert train.train(resume=str(folder / "rnn.resume")).status == 0
+        assert (folder / "rnn.net").read_bytes() == net, stop
+        assert read_log(folder) == log, stop
+
+
+def test_the_figure_is_that_of_the_best_model_on_all_held_out_text(tmp_path: Path) -> None:
+    trained = run_in(tmp_path)
+    corpus = load_corpus([str(tmp_path / "a.txt")])
+    _, held_out = split_text(corpus.ids, 0.1)
+    saved = load_dict(tmp_path / "rnn.net")
+    expected = evaluate(load_checkpoint(tmp_path / "rnn.net"), held_out)
+    assert saved["val_loss"] == expected == trained.log[-1]["val_loss"]
+    assert saved["val_chars"] == len(held_out) and trained.log[-1]["final"]
+    best = min(evaluations(tmp_path), key=lambda line: line["val_loss"])
+    assert saved["step"] == best["step"] == trained.log[-1]["step"]
+    assert not trained.model.training and evaluate(trained.model, held_out) == expected
+
+
+def test_the_log_has_about_200_lines_and_every_evaluation(tmp_path: Path) -> None:
+    trained = run_in(tmp_path, epochs=12)
+    assert trained.log[0]["settings"]["lr"] == 1e-2 and "ckpt" not in trained.log[0]["settings"]
+    assert 150 < len(trained.log) < 250 and len(evaluations(tmp_path)) == 12
+    keys = {"step", "epoch", "seconds", "train_loss", "val_loss", "val_bpc", "chars_per_second"}
+    keys |= {"lr", "chars", "skipped", "val_chars"}
+    assert all(line.keys() == keys for line in trained.log[1:-1])
+    assert all(line["train_loss"] > 0 for line in trained.log[1:-1])
+
+
+def test_the_training_loss_at_an_evaluation_is_the_mean_since_the_last(tmp_path: Path) -> None:
+    run_in(tmp_path, epochs=5, drop_prob=0.0)
+    total, steps, last = 0.0, 0, 0
+    for line in read_log(tmp_path)[1:-1]:
+        if line["val_loss"] is not None and steps:
+            rest = line["step"] - last  # of the steps since the line before nothing is said alone
+            mean = line["train_loss"] * (steps + rest)
+            assert mean > total > 0
+            total, steps = 0.0, 0
+        else:
+            total += line["train_loss"] * (line["step"] - last)
+            steps += line["step"] - last
+        last = line["step"]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_save_and_say_how_to_go_on(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path)
+    process = start(tmp_path, "--data", "a.txt", "--minutes", "5", "--n-hidden", "8")
+    while not (tmp_path / "rnn.resume").exists() and process.poll() is None:
+        time.sleep(0.05)
+    number = getattr(signal, name)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "go on with: python train.py --resume rnn.resume" in out
+    assert "Traceback" not in out and not list(tmp_path.glob(".*"))
+    load_checkpoint(tmp_path / "rnn.net")  # stopped before the first evaluation, and yet a model
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with catch_signals() as caught:
+        interrupt()
+        assert caught == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # which ends the process
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.slow
+def test_killed_thirty_times_the_run_ends_the_same(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags = ["--data", "a.txt", "--epochs", "300", "--n-hidden", "8", "--batch-size", "2"]
+    flags += ["--seq-length", "4", "--drop-prob", "0.2"]
+    for folder in (whole, killed):
+        write_text(folder, 60)
+    out, _ = start(whole, *flags).communicate(timeout=300)
+    assert (whole / "rnn.net").exists(), out
+    kills, finished = 0, False
+    while kills < 30 or not finished:
+        resume = (killed / "rnn.resume").exists() and not finished
+        if finished:  # another run from the start
+            shutil.rmtree(killed)
+            write_text(killed, 60)
+        process = start(killed, *(["--resume", "rnn.resume"] if resume else flags))
+        try:
+            out, _ = process.communicate(timeout=chance.uniform(1.0, 4.0) if kills < 30 else 300)
+            assert process.returncode == 0, out
+            finished = True
+            assert (killed / "rnn.net").read_bytes() == (whole / "rnn.net").read_bytes()
+            assert read_log(killed) == read_log(whole)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills, finished = kills + 1, False
+            if (killed / "rnn.net").exists():
+                load_checkpoint(killed / "rnn.net")
+            if (killed / "rnn.resume").exists():
+                load_dict(killed / "rnn.resume")
+            assert len(list(killed.glob(".*"))) <= 4  # lock, and one partial file for each
+    assert not [path for path in killed.glob(".*") if path.suffix != ".lock"]
+
+
+def limit_files(size: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+
+
+def test_a_full_disk_keeps_the_old_files_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert run_in(tmp_path).status == 0
+    before = contents(tmp_path)
+    capsys.readouterr()
+    limit_files(8000)  # bytes: enough for the text, too few for the model
+    try:
+        with pytest.raises(UserError, match="the last save failed"):
+            run_in(tmp_path)
+    finally:
+        limit_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    after = contents(tmp_path)
+    for name in ("net", "resume", "jsonl"):
+        assert after[f"rnn.1.{name}"] == before[f"rnn.{name}"]  # set aside, and whole
+    assert not list(tmp_path.glob(".*"))
+    assert capsys.readouterr().out.count("could not save") == 1
+
+    real, calls = torch.save, 0
+
+    def full_for_a_while(contents: dict, file: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 6:
+            raise OSError(28, "No space left on device")
+        real(contents, file)
+
+    monkeypatch.setattr(torch, "save", full_for_a_while)
+    assert run_in(tmp_path / "later").status == 0 and calls > 6
+    load_checkpoint(tmp_path / "later" / "rnn.net")
+
+
+def test_a_file_made_read_only_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rnn.net"
+    before: list[bytes] = []
+
+    def protect() -> None:
+        path.chmod(0o444)
+        before.append(path.read_bytes())
+
+    at_step(monkeypatch, 80, protect)
+    with pytest.raises(UserError, match="read-only"):
+        run_in(tmp_path)
+    assert path.read_bytes() == before[0]
+
+
+def test_a_bad_step_changes_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = CharRNN(tuple("abcd"), 8, 2, 0.0)
+    optimizers = [torch.optim.AdamW(model.parameters(), fused=True)]
+    x = torch.randint(4, (4, 8))
+    zeros = model.init_hidden(4)
+    options = (1.0, torch.float32)
+    train.train_step(model, optimizers, x, x, zeros, *options)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    moments = [s["exp_avg"].clone() for s in optimizers[0].state_dict()["state"].values()]
+    h, c = zeros
+    _, bad, hidden = train.train_step(model, optimizers, x, x, (h + float("nan"), c), *options)
+    assert bad and all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    after = [s["exp_avg"] for s in optimizers[0].state_dict()["state"].values()]
+    assert all(torch.equal(one, two) for one, two in zip(moments, after, strict=True))
+    assert all(bool((part == 0).all()) for part in hidden)
+    _, bad, _ = train.train_step(model, optimizers, x, x, detach(hidden), *options)
+    assert not bad and not torch.equal(before["fc.weight"], model.fc.weight)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
+    real, count = train.detach, 0
+
+    def detach_and_spoil(hidden: tuple) -> tuple:
+        nonlocal count
+        count += 1
+        h, c = real(hidden)
+        return (h + float("inf"), c) if first <= count <= last else (h, c)
+
+    monkeypatch.setattr(train, "detach", detach_and_spoil)
+
+
+def test_bad_steps_are_skipped_then_the_run_goes_back_then_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        poison(patch, 10, 12)
+        assert run_in(tmp_path / "a").status == 0
+    assert read_log(tmp_path / "a")[-1]["skipped"] == 3
+    with monkeypatch.context() as patch:
+        poison(patch, 60, 90)
+        assert run_in(tmp_path / "b").status == 0
+    assert "with 0.5 of the learning rate" in capsys.readouterr().out
+    log = evaluations(tmp_path / "b")
+    assert [line["step"] for line in log] == [x["step"] for x in evaluations(tmp_path / "a")]
+    assert log[-1]["val_loss"] < log[0]["val_loss"]
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="lower --lr"):
+        poison(patch, 1, 10**9)
+        run_in(tmp_path / "c")
+
+
+def test_a_text_of_one_character_is_learned(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a" * 1000)
+    trained = run_in(tmp_path, data=[str(tmp_path / "a.txt")])
+    assert trained.log[-1]["val_loss"] == 0 and trained.model.unique_tokens == ("a",)
+
+
+def test_a_second_run_is_refused(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    flags = ("--data", "a.txt", "--epochs", "1", "--n-hidden", "8", "--batch-size", "4")
+    with locked(tmp_path / "rnn"):
+        before = contents(tmp_path)
+        out, _ = (process := start(tmp_path, *flags)).communicate()
+        assert process.returncode == 2 and "is training into it" in out and "process" in out
+        assert contents(tmp_path) == before
+    (tmp_path / ".rnn.lock").write_text("1")  # a crash left it
+    out, _ = (process := start(tmp_path, *flags)).communicate()
+    assert process.returncode == 0, out
+
+
+def test_fine_tuning_keeps_what_was_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = CharRNN(tuple("\nabcz"), 12, 2, 0.3)
+    save_checkpoint(tmp_path / "old.net", source)
+    models: list[CharRNN] = []
+    monkeypatch.setattr(train, "seconds_per_step", lambda model, *_: models.append(model) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # before the first step
+        run_in(tmp_path, init_from=str(tmp_path / "old.net"))
+    (model,) = models
+    assert model.unique_tokens == tuple("\n abcdefz")
+    known = [model.char2int[char] for char in source.unique_tokens]
+    assert torch.equal(model.fc.weight[known], source.fc.weight)
+    assert torch.equal(model.lstm.weight_ih_l0[:, known], source.lstm.weight_ih_l0)
+    assert torch.equal(model.lstm.weight_hh_l1, source.lstm.weight_hh_l1)
+
+
+class Bare(io.TextIOBase):
+    """A stdout as notebooks have: no file descriptor, no encoding to change."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+
+def test_main_runs_twice_in_one_process_and_in_a_thread_with_another_stdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path)
+    out = Bare()
+    monkeypatch.setattr(sys, "stdout", out)
+    flags = [part for k, v in SMALL.items() for part in ("--" + k.replace("_", "-"), str(v))]
+    flags += ["--data", "a.txt"]
+    assert train.main(flags) == 0 and "best held-out loss" in out.text
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(train.main(flags)))
+    thread.start()
+    thread.join()
+    assert statuses == [0] and "rnn.1.net, rnn.1.resume, rnn.1.jsonl" in out.text
+    assert (tmp_path / "rnn.net").read_bytes() == (tmp_path / "rnn.1.net").read_bytes()
+
+
+def test_patience_ends_a_run_and_every_model_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([3.0, 2.0, 2.5, 2.4, 2.2, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(train, "evaluate", lambda *_: next(losses))
+    run_in(tmp_path, epochs=8, patience=3, keep="all")
+    log = evaluations(tmp_path)
+    assert [line["val_loss"] for line in log] == [3.0, 2.0, 2.5, 2.4, 2.2]
+    kept = sorted(path.name for path in tmp_path.glob("rnn.step*.net"))
+    assert kept == [f"rnn.step{line['step']:06}.net" for line in log]
+    assert load_dict(tmp_path / "rnn.net")["step"] == log[1]["step"]
+    assert load_dict(tmp_path / kept[3])["val_loss"] == 2.4
+    monkeypatch.undo()
+    before = contents(tmp_path)
+    run_in(tmp_path, epochs=1)  # of the next run nothing is written onto these
+    after = contents(tmp_path)
+    for name in kept:
+        assert after[name.replace(".net", ".1.net")] == before[name]
+
+
+def test_a_run_that_ended_can_go_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run_in(tmp_path)
+    net, log = (tmp_path / "rnn.net").read_bytes(), read_log(tmp_path)
+    capsys.readouterr()
+    resume = str(tmp_path / "rnn.resume")
+    assert train.train(resume=resume).status == 0
+    assert "that run had ended" in capsys.readouterr().out
+    assert (tmp_path / "rnn.net").read_bytes() == net and read_log(tmp_path) == log
+    trained = train.train(resume=resume, epochs=6)
+    assert trained.status == 0 and trained.log[-2]["epoch"] == 6
+    steps = [line["step"] for line in trained.log[1:-1]]
+    assert steps == sorted(set(steps)) and [x["step"] for x in log[1:-1]] == steps[: len(log) - 2]
+    with pytest.raises(UserError, match="leave --lr out"):
+        train.train(resume=resume, lr=0.1)
+
+
+def test_a_sorted_list_is_noticed_and_held_out_by_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    chance = random.Random(1)
+    names = sorted("".join(chance.choices("abcdefghij", k=6)) for _ in range(2000))
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(names), encoding="utf-8")
+    run_in(tmp_path, data=[str(path)], epochs=1, seq_length=32)
+    assert "hold out --val-split lines" in capsys.readouterr().out
+    run_in(tmp_path, data=[str(path)], epochs=1, seq_length=32, val_split="lines")
+    assert "hold out" not in capsys.readouterr().out
+    corpus = load_corpus([str(path)])
+    newline = corpus.vocabulary.tokens.index("\n")
+    parts = split_text(corpus.ids, 0.1, newline, seed=1)
+    again = split_text(corpus.ids, 0.1, newline, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))
+    lines = [corpus.vocabulary.decode(part).split("\n") for part in parts]
+    assert sorted(filter(None, lines[0] + lines[1])) == names and 190 < len(lines[1]) < 205
+    assert {line[0] for line in lines[1] if line} == set("abcdefghij")
+
+
+def test_batches_are_a_function_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charrnn.data.LONG_ROW", 100)
+    monkeypatch.setattr("charrnn.data.SEGMENT", 5)
+    batches = Batches(torch.arange(1003), 4, 8, seed=3)
+    windows = [batches.window(i)[0].tolist() for i in range(batches.per_epoch)]
+    first = [batches[step][0].tolist() for step in range(batches.per_epoch)]
+    assert sorted(first) == sorted(windows) and first != windows  # all of it, in another order
+    for step in range(batches.per_epoch):
+        follows = step > 0 and windows.index(first[step]) == windows.index(first[step - 1]) + 1
+        assert follows or not batches.continues(step)
+        assert batches.continues(step) == (step % 5 > 0)
+    later = [batches[step] for step in range(3 * batches.per_epoch)]
+    chance = random.Random(1)
+    for step in chance.sample(range(len(later)), 40):  # in any order, the same
+        again = Batches(torch.arange(1003), 4, 8, seed=3)
+        assert all(torch.equal(a, b) for a, b in zip(later[step], again[step], strict=True))
+        assert torch.equal(later[step][1], later[step][0] + 1)
+
+
+def test_installed_it_has_its_name_version_and_dependencies() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    assert sorted(needed) == sorted((ROOT / "requirements.txt").read_text().split("\n")[:-1])
