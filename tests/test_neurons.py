@@ -1,14 +1,14 @@
 """Properties of texts, the cells that follow them, and what is not called found."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from browser import Browser, needs_browser
+from browser import Browser, needs_browser, running_browser  # noqa: F401
 from page_cases import HOSTILE, Page, bigram_model, plain, save, spelled
 
 from charrnn import CharRNN, neurons
@@ -18,12 +18,6 @@ from charrnn.properties import PROPERTIES, brackets, properties_of, quotations, 
 @pytest.fixture(autouse=True)
 def _in_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
 
 
 READ = ("--ckpt", "a.net", "--data", "a.txt", "--device", "cpu")

@@ -4,12 +4,11 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
-from browser import Browser, needs_browser
+from browser import Browser, needs_browser, running_browser  # noqa: F401
 from page_cases import HOSTILE, SCRIPT, Page, bigram_model, log_line, plain, save, spelled
 
 from charrnn import curves, neurons
@@ -21,12 +20,6 @@ from charrnn.page import SERIES, SHADES, embed, page, page_file, scale, short, t
 @pytest.fixture(autouse=True)
 def _in_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
 
 
 def make(kind: str, name: str, text: str) -> None:
