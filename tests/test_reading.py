@@ -9,6 +9,7 @@ from page_cases import bigram_model
 
 from charrnn import reading, save_checkpoint
 from charrnn.corpus import load_corpus
+from charrnn.data import split_text
 from charrnn.errors import UserError
 from charrnn.reading import Text, load_model, read_corpus, read_text
 
@@ -37,6 +38,20 @@ def test_its_own_text_is_recognised_and_only_its_end_read() -> None:
     assert (text.split, len(text.ids[0]), text.notes) == ("val", 20, [])
     text = read(["ab"], "all", **own)
     assert (text.split, len(text.ids[0])) == ("all", 100)
+
+
+def test_held_out_lines_are_those_of_the_training() -> None:
+    lines = [f"{i % 7}{'ab' * (i % 5)}\n" for i in range(100)]
+    Path("a.txt").write_text("".join(lines))
+    corpus = load_corpus(["a.txt"])
+    tokens = corpus.vocabulary.tokens
+    expected = split_text(corpus.ids, 0.3, tokens.index("\n"), 5)[1]
+    settings = {"val_split": "lines", "seed": 5}
+    own = {"fingerprint": corpus.fingerprint, "val_frac": 0.3, "settings": settings}
+    text = read([tokens[::-1]], **own)
+    assert text.split == "val"
+    decoded = "".join(tokens[::-1][i] for i in text.ids[0])
+    assert decoded == "".join(tokens[i] for i in expected) and decoded not in "".join(lines)
 
 
 def test_of_another_text_all_is_read_and_said() -> None:
