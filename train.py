@@ -24,7 +24,7 @@ from charrnn.cli import command
 from charrnn.console import catch_signals
 from charrnn.corpus import load_corpus
 from charrnn.data import Batches, split_text
-from charrnn.device import keep_freed_memory, pick_device, pick_dtype
+from charrnn.device import device_notes, keep_freed_memory, pick_device, pick_dtype
 from charrnn.distributed import Distributed
 from charrnn.evaluation import evaluate
 from charrnn.flags import parse_args
@@ -37,6 +37,7 @@ from charrnn.settings import new_settings, resolve_settings, resume_settings
 from charrnn.train_state import TrainState
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
+LOSS_SCALE = 1024  # in float16, where small gradients would become 0 (Micikevicius et al. 2018)
 DECAY = 0.6  # of the run, at its end, over which it falls to zero
 READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
 MAX_BAD_STEPS = 20  # in a row, before the run goes back to where it was last saved
@@ -64,11 +65,12 @@ def train_step(
     loss = F.cross_entropy(logits.float(), y.flatten())
 
     model.zero_grad()
-    scale = 1024 if dtype == torch.float16 else 1  # small gradients would become 0 in float16
-    (loss * scale).backward()
-    if scale != 1:
+    if dtype == torch.float16:
+        (loss * LOSS_SCALE).backward()
         for weight in model.parameters():
-            weight.grad /= scale
+            weight.grad /= LOSS_SCALE
+    else:
+        loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a rare steep place must not throw
     # a gradient that is not finite must change nothing: the optimizers skip the step where
     # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
@@ -91,7 +93,8 @@ def train(resume: str | None = None, **given: Any) -> Trained:
     with files.locked(), catch_signals() as caught, Reporter(dist.is_main) as report:
         # settings and text
         saved = dist.from_main(files.load_resume) if resume else None
-        source = load_checkpoint(given["init_from"]) if given.get("init_from") else None
+        path = given.get("init_from")
+        source = dist.from_main(lambda: load_checkpoint(path)) if path else None
         given = resume_settings(saved["settings"], given) if saved else new_settings(given, source)
         fingerprint = saved["fingerprint"] if saved else None  # of the text that it must be
         corpus = load_corpus(given["data"], given["min_count"], given["encoding"], fingerprint)
@@ -104,6 +107,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
         ids, how = corpus.encode_with(tokens), (tokens, settings.val_split, settings.seed)
         train_ids, val_ids = split_text(ids, settings.val_frac, *how)
+        train_ids = train_ids.to(device)  # as a whole: a step would wait for each copy
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
 
@@ -129,7 +133,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
             state.load_state_dict(saved["state"], f"--resume {resume}")
         notes = files.take_up(progress) if saved else files.begin()
         report.header(settings, model, batches, val_ids, dtype, budget, progress)
-        report.say(*corpus.notes, *notes)
+        report.say(*device_notes(settings.device, device), *corpus.notes, *notes)
         files.save(state)
         if not dist.is_main:
             torch.manual_seed(settings.seed + dist.rank + progress.step)  # each drops other units
@@ -139,7 +143,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         began = time.perf_counter() - progress.seconds
         model.train()
         while (done := budget.fraction_done(progress)) < 1 and not caught:
-            x, y = (ids.to(device, torch.long, non_blocking=True) for ids in batches[progress.step])
+            x, y = (ids.to(device, torch.long) for ids in batches[progress.step])
             if not batches.continues(progress.step):
                 state.hidden = zeros  # what was read before is not what comes before
             share = schedule(done) if settings.decay else 1.0
