@@ -40,6 +40,7 @@ def spans(text: str, of: Callable) -> list[str]:
         ('"a b "c" d "e" f', ['"c', '"e']),
         ('a" b "c" d', ['"c']),
         ('"a\n\nb "c" d', ['"c']),
+        ('"a\n\nb" c "d" e', ['"d']),
     ],
 )
 def test_quotations(text: str, inside: list[str]) -> None:

@@ -219,6 +219,10 @@ def test_every_page_fits_and_can_be_used_by_keyboard(
                     break
                 tab.press("Tab")
                 reached.append(tab.evaluate("found.indexOf(document.activeElement)"))
+                if reached[-1] >= 0:  # and one sees where one is
+                    outline = """(e => getComputedStyle(e.type === "radio" ?
+                      e.nextElementSibling : e).outline)(document.activeElement)"""
+                    assert "solid 3px" in tab.evaluate(outline)
             visible = [i for i in reached if i >= 0]
             assert visible == sorted(visible) and len(set(visible)) == order
             for tag, most in (("h1", 1), ("main", 1)):
