@@ -121,10 +121,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         encode_prime(model, prime)  # raises now for characters that the model does not know
         ddp_model = dist.wrap(model)  # the same weights; gradients averaged over all processes
         optimizers = make_optimizers(model, settings, dtype)
-        zeros = model.init_hidden(rows.stop - rows.start)
-        seconds = seconds_per_step(model, batches, zeros, dtype)
+        initial_hidden = model.init_hidden(rows.stop - rows.start)
+        seconds = seconds_per_step(model, batches, initial_hidden, dtype)
         budget = Budget(settings, batches, len(val_ids), seconds)
-        state = TrainState(model, optimizers, zeros, dist, rows, budget.val_chars)
+        state = TrainState(model, optimizers, initial_hidden, dist, rows, budget.val_chars)
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
         # files: once saved, the run can be taken up again at any step
@@ -145,7 +145,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         while (done := budget.fraction_done(progress)) < 1 and not caught:
             x, y = (ids.to(device, torch.long) for ids in batches[progress.step])
             if not batches.continues(progress.step):
-                state.hidden = zeros  # what was read before is not what comes before
+                state.hidden = initial_hidden  # what was read before is not what comes before
             share = schedule(done) if settings.decay else 1.0
             for group in (group for each in optimizers for group in each.param_groups):
                 group["lr"] = group["peak_lr"] * share * progress.lr_scale

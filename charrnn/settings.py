@@ -196,10 +196,12 @@ def resolve_settings(
     # more held-out text would not make the figure better, only each evaluation longer
     chosen = one_budget(chosen | {"val_frac": min(0.1, 200_000 / n_chars)}, given)
     if preset == "laptop":
-        readings = float(chosen["epochs"] or math.inf)  # of the text by one layer of 512
+        epochs_affordable = float(chosen["epochs"] or math.inf)  # of the text by one layer of 512
         if chosen["minutes"] and not {"n_layers", "n_hidden", "drop_prob", "lr"} <= chosen.keys():
-            readings = min(readings, chosen["minutes"] * chars_per_minute() / n_chars)
-        chosen = laptop_defaults(chosen, n_chars, readings) | chosen
+            epochs_affordable = min(
+                epochs_affordable, chosen["minutes"] * chars_per_minute() / n_chars
+            )
+        chosen = laptop_defaults(chosen, n_chars, epochs_affordable) | chosen
     chosen["preset"] = preset
     check_fields(Settings, chosen, "settings")
     if not (chosen["epochs"] or chosen["minutes"]):
@@ -210,31 +212,33 @@ def resolve_settings(
     return Settings(**chosen)
 
 
-def laptop_defaults(chosen: dict[str, Any], n_chars: int, readings: float) -> dict[str, Any]:
+def laptop_defaults(
+    chosen: dict[str, Any], n_chars: int, epochs_affordable: float
+) -> dict[str, Any]:
     """What the laptop preset takes for the text and the time there is, from the runs in
-    benchmarks/; ``chosen`` holds the budget and what the user decided, ``readings``: how often one
+    benchmarks/; ``chosen`` holds the budget and what the user decided, ``epochs_affordable``: how often one
     layer of 512 could read the text in it.
 
     One layer learns fastest, until it has read the text so often that it knows it by heart: two
     layers, with dropout between them too, go on learning. A short text needs fewer units, and
     fewer and shorter rows.
     """
-    n_layers = chosen.get("n_layers", 1 if readings < 6 else 2)
+    n_layers = chosen.get("n_layers", 1 if epochs_affordable < 6 else 2)
     enough = 256 if n_chars < 200_000 else 384 if n_chars < 1_000_000 else 512
     n_hidden = chosen.get("n_hidden", 512 if n_layers == 1 else enough)
     if chosen["minutes"]:  # a larger model reads less in that time
-        readings /= (n_hidden / 512) ** 2 * (2 * n_layers - 1)
-    readings = min(readings, chosen["epochs"] or math.inf)
+        epochs_affordable /= (n_hidden / 512) ** 2 * (2 * n_layers - 1)
+    epochs_affordable = min(epochs_affordable, chosen["epochs"] or math.inf)
     n_train = n_chars - round(n_chars * chosen["val_frac"])
     seq_length = chosen.get("seq_length", max(1, min(64, n_train // 8)))
     batch_size = chosen.get("batch_size", max(1, min(16, n_train // (4 * (seq_length + 1)))))
     # the fewer steps, the larger they must be
-    steps = readings * n_chars / (batch_size * seq_length)
+    steps = epochs_affordable * n_chars / (batch_size * seq_length)
     return {
         "n_hidden": n_hidden,
         "n_layers": n_layers,
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.5, 0.08 * readings), 2),
+        "drop_prob": round(min(0.5, 0.08 * epochs_affordable), 2),
         "lr": round(min(0.024, max(0.004, 0.75 * steps**-0.5)), 4),
     }
