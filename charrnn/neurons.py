@@ -32,6 +32,7 @@ from charrnn.reading import Model, Text, add_reading_flags, load_model, read_cor
 READ = 50_000  # characters to choose by
 SHIFTS = 20  # times by which a property is shifted to see what chance gives
 LEAST, MARGIN = 0.4, 0.15  # a cell that follows correlates so much, and beats all else by so much
+ENOUGH = 512  # untrained cells, for the best of them to be no matter of luck
 BEST = 3  # cells of a property that are shown
 EXCERPT, EXCERPTS = 360, 2
 TITLE = "What single cells of the model follow"
@@ -45,8 +46,8 @@ HOW = (
 def states(model: CharRNN, ids: Tensor) -> np.ndarray:
     """The last layer after each of ``ids``, ``[T, n_hidden]``: tanh(c) of an LSTM, else h.
 
-    The text is read in rows side by side, each after the characters that precede it; up to 63 of
-    ``ids`` at the end are left out.
+    The text is read in rows side by side, each after the characters that precede it; of the last
+    63 of ``ids`` some may be left out.
     """
     n_rows = max(1, min(64, len(ids) // 256))
     rows, contexts = rows_with_context(ids.to(model.fc.weight.device).long(), n_rows)
@@ -127,12 +128,18 @@ def find(cells: np.ndarray, untrained: np.ndarray, text: str) -> list[Finding]:
     return sorted(findings, key=lambda finding: -finding.lead)
 
 
-def untrained_like(model: CharRNN) -> CharRNN:
-    """A model of the same kind and size as it was before any training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        fresh = CharRNN(tuple(model.unique_tokens), model.n_hidden, model.n_layers, 0.0, model.cell)
-    return fresh.to(model.fc.weight.device).eval()
+def untrained_states(model: CharRNN, ids: Tensor) -> np.ndarray:
+    """As ``states``, of models of the same kind and size as they are before any training: of
+    several if they are small, since the best of few random cells is a matter of luck."""
+    found = []
+    for seed in range(max(1, min(8, -(-ENOUGH // model.n_hidden)))):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = CharRNN(
+                tuple(model.unique_tokens), model.n_hidden, model.n_layers, 0.0, model.cell
+            )
+        found.append(states(fresh.to(model.fc.weight.device).eval(), ids))
+    return np.concatenate(found, axis=1)
 
 
 def spread(cell: np.ndarray) -> tuple[float, float]:
@@ -317,7 +324,7 @@ def main(argv: list[str] | None = None) -> None:
     cells = states(model.net, ids)
     ids = ids[: len(cells)]
     characters = "".join(map(model.net.unique_tokens.__getitem__, ids.tolist()))
-    findings = find(cells, states(untrained_like(model.net), ids), characters)
+    findings = find(cells, untrained_states(model.net, ids), characters)
     for finding in findings:
         i = finding.best[0]
         followed = f"cell {i} ({finding.r[i]:+.3f})" if finding.found else "no cell"
