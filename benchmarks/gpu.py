@@ -130,6 +130,7 @@ def main(argv: list[str] | None = None) -> None:
         corpus = load_corpus([data])
         Batches(split_text(corpus.ids, 0.1)[0], 128, 256)  # raises now for a text too short
         if not args.tiny:  # nothing may be found missing after an hour
+            print("every part in small first, for a minute or two", flush=True)
             command = ["-m", "benchmarks.gpu", "--tiny", "--device", args.device]
             run(*command, stdout=subprocess.DEVNULL)
         print(machine(device), flush=True)
