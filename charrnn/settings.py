@@ -216,8 +216,8 @@ def laptop_defaults(
     chosen: dict[str, Any], n_chars: int, epochs_affordable: float
 ) -> dict[str, Any]:
     """What the laptop preset takes for the text and the time there is, from the runs in
-    benchmarks/; ``chosen`` holds the budget and what the user decided, ``epochs_affordable``: how often one
-    layer of 512 could read the text in it.
+    benchmarks/; ``chosen`` holds the budget and what the user decided, ``epochs_affordable``: how
+    often one layer of 512 could read the text in it.
 
     One layer learns fastest, until it has read the text so often that it knows it by heart: two
     layers, with dropout between them too, go on learning. A short text needs fewer units, and
