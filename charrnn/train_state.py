@@ -95,7 +95,7 @@ class TrainState:
             "model": self.model.state_dict(),
             # their param_groups follow from the settings
             "optimizers": [each.state_dict()["state"] for each in self.optimizers],
-            "hidden": map_hidden(lambda h: self.dist.all_gather(h.float()), self.hidden),
+            "hidden": map_hidden(lambda h: self.dist.all_gather(h.detach().float()), self.hidden),
             "counters": self.counters,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if on_cuda else torch.empty(0),
@@ -113,6 +113,10 @@ class TrainState:
         for name in ("progress", "cuda_rng"):
             expected.pop(name)
         check_like({k: v for k, v in saved.items() if k != "progress"}, expected, where)
+        for moments in (each for kept in saved["optimizers"] for each in kept.values()):
+            squares, step = moments.get("exp_avg_sq", torch.zeros(1)), moments["step"]
+            if squares.min() < 0 or not 0 <= step <= saved["progress"]["step"]:
+                raise UserError(f"{where}, optimizers: not what this run would have saved")
         try:
             torch.set_rng_state(saved["rng"])
             if self.device.type == "cuda" and isinstance(cuda_rng, Tensor) and len(cuda_rng):

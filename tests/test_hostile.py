@@ -55,7 +55,11 @@ def tensor_changes(tensor: Tensor) -> list[Any]:
     others += [tensor[:-1] if tensor.dim() else flat[:0], flat[: n * 2].view(2, *shape)]
     dtypes = (torch.int64, torch.int8, torch.uint8, torch.bool, torch.float16, torch.bfloat16)
     others += [tensor.to(dtype) for dtype in (*dtypes, torch.float32, torch.float64)]
-    others += [tensor.to(torch.complex64), tensor.float().to("meta"), torch.nn.Parameter(torch.zeros(n))]
+    others += [
+        tensor.to(torch.complex64),
+        tensor.float().to("meta"),
+        torch.nn.Parameter(torch.zeros(n)),
+    ]
     others += [tensor.float().to_sparse() if tensor.dim() else None, tensor.tolist(), None, {}, 1]
     for number in (float("nan"), float("inf"), -float("inf"), 3e38, -1.0, 1e-45, 1e30, 255.0):
         if tensor.is_floating_point() or number == 255:
@@ -126,19 +130,23 @@ def saved(contents: Any) -> bytes:
 
 
 def cases(folder: Path) -> Iterator[Case]:
+    """All of them; of the many that differ little, every other or third one."""
     resume, net = load_dict(folder / "rnn.resume"), load_dict(folder / "rnn.net")
-    for what, other in changes(resume):
+    for i, (what, other) in enumerate(changes(resume)):
+        if what.startswith(("fingerprint", "run", "tokens")) and i % 3:
+            continue
         yield f"resume, {what}", "rnn.resume", lambda other=other: saved(other), RESUME
     for i, (what, other) in enumerate(changes(net)):
-        if not what.startswith(("settings, ", "text, ")):  # nothing reads them
+        if i % 2 and not what.startswith(("settings, ", "text, ")):  # those nothing reads
             command = FINE_TUNE if i % 3 == 0 else RESUME
             yield f"net, {what}", "rnn.net", lambda other=other: saved(other), command
-    for what, raw in log_changes((folder / "rnn.jsonl").read_bytes()):
-        yield f"log, {what}", "rnn.jsonl", lambda raw=raw: raw, RESUME
+    for i, (what, raw) in enumerate(log_changes((folder / "rnn.jsonl").read_bytes())):
+        if i % 2 or not what.startswith("line"):
+            yield f"log, {what}", "rnn.jsonl", lambda raw=raw: raw, RESUME
     chance = random.Random(1)
     for name in ("rnn.resume", "rnn.jsonl", "rnn.net"):
         whole = (folder / name).read_bytes()
-        for i in range(200):
+        for i in range(100):
             raw = mutations(whole, chance)
             yield f"bytes of {name}, {i}", name, lambda raw=raw: raw, RESUME
 
@@ -235,6 +243,7 @@ def try_all(folder: Path, part: int, parts: int) -> None:
     """Try every ``parts``-th case in forked children, and print how each that is wrong ended."""
     os.chdir(folder)
     import torch._dynamo  # noqa: F401, or each child would load it
+
     (folder / "a.txt").write_text("a bad cab\nfed " * 40)
     (folder / "thesis.tex").write_text("another text\n" * 40)
     said, ended = in_child(first_run)
