@@ -77,6 +77,8 @@ class RunFiles:
         name = ckpt.removesuffix(".net")
         if os.path.isdir(ckpt) or not os.path.basename(name):
             raise UserError(f"{ckpt}: cannot be written: it is a folder; name another file")
+        if "\0" in ckpt:
+            raise UserError(f"--ckpt {ckpt}: no name may have a zero byte in it")
         self.net_path, self.stem = Path(ckpt), Path(name).name
         self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
         self.paths = [self.net_path, self.resume_path, self.log_path]
