@@ -184,7 +184,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
             model = load_checkpoint(files.net_path, device)
             if not caught:
                 val_loss = evaluate(model, val_ids)
-                files.conclude(val_loss, len(val_ids), batches)
+                files.conclude(val_loss, len(val_ids), progress, batches)
         files.save(state)
         dist.close()
         files.require_saved()

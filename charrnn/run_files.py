@@ -21,7 +21,14 @@ from charrnn.console import Terminal
 from charrnn.corpus import Corpus
 from charrnn.data import Batches
 from charrnn.errors import UserError
-from charrnn.files import RUN_SUFFIXES, atomic_file, check_output, locked, set_aside
+from charrnn.files import (
+    RUN_SUFFIXES,
+    atomic_file,
+    check_output,
+    locked,
+    require_regular,
+    set_aside,
+)
 from charrnn.model import CharRNN
 from charrnn.settings import Settings, check_fields
 from charrnn.train_state import Progress, TrainState
@@ -61,6 +68,8 @@ class RunFiles:
         if resume is not None:
             if not resume.endswith(".resume"):
                 raise UserError(f"--resume {resume}: its name does not end in .resume")
+            if is_main:
+                require_regular(resume, "a .resume file of train.py")
             ckpt = resume.removesuffix(".resume") + ".net"
         elif ckpt.endswith((".resume", ".jsonl", ".ids")):
             raise UserError(f"--ckpt {ckpt}: that name is for the run's own files; use .net")
@@ -68,6 +77,8 @@ class RunFiles:
         name = ckpt.removesuffix(".net")
         if os.path.isdir(ckpt) or not os.path.basename(name):
             raise UserError(f"{ckpt}: cannot be written: it is a folder; name another file")
+        if "\0" in ckpt:
+            raise UserError(f"--ckpt {ckpt}: no name may have a zero byte in it")
         self.net_path, self.stem = Path(ckpt), Path(name).name
         self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
         self.paths = [self.net_path, self.resume_path, self.log_path]
@@ -154,8 +165,11 @@ class RunFiles:
         for path in self.paths:
             check_output(path, self.inputs)
         self.log = [_line(self.about)]
-        kept = self.net_path.parent.glob(f"{glob.escape(self.stem)}.step[0-9]*.net")
-        return _said_aside(set_aside([*self.paths, *sorted(kept)]))
+        return _said_aside(set_aside([*self.paths, *self._all_kept()]))
+
+    def _all_kept(self) -> list[Path]:
+        """The models that ``--keep all`` left under this name."""
+        return sorted(self.net_path.parent.glob(f"{glob.escape(self.stem)}.step[0-9]*.net"))
 
     def take_up(self, progress: Progress) -> list[str]:
         """For a run that goes on: its log up to this step, and its best loss.
@@ -169,6 +183,8 @@ class RunFiles:
         notes, run = [], self.about["run"]
         if self.log_path.exists():
             self.log = self.log_path.read_bytes().splitlines(keepends=True)
+            if self.log and not self.log[-1].endswith((b"\n", b"\r")):
+                self.log[-1] += b"\n"  # cut, or edited: what is added begins on a new line
             if self.log and _read(self.log[0]).get("run", run) != run:
                 notes += _said_aside(set_aside([self.log_path]))
                 self.log = []
@@ -178,7 +194,7 @@ class RunFiles:
         self.forget_after(progress.step)
         net = self._own_model()
         if net is None and self.net_path.exists():
-            notes += _said_aside(set_aside([self.net_path]))
+            notes += _said_aside(set_aside([self.net_path, *self._all_kept()]))
         if net is None and progress.best < math.inf:
             notes.append(f"{self.net_path}: the best model so far is gone; the next one is saved")
             progress.best = math.inf
@@ -211,9 +227,10 @@ class RunFiles:
         self,
         progress: Progress,
         batches: Batches,
-        lr: float,
+        lr: float | None,
         train_loss: float | None,
         val_loss: float | None = None,
+        **changed: Any,
     ) -> None:
         """Add a line to the log, written at the next save. Losses in nats per character."""
         chars = progress.step * batches.batch_size * batches.seq_length
@@ -230,8 +247,8 @@ class RunFiles:
             "skipped": progress.skipped,
             "val_chars": None if val_loss is None else progress.val_chars,
         }
-        self.log.append(_line(line))
-        for name in ("train_loss", "val_loss", "lr") if self.board else ():
+        self.log.append(_line(line | changed))
+        for name in ("train_loss", "val_loss", "lr") if self.board and not changed else ():
             if line[name] is not None:
                 self.board.add_scalar(name, line[name], progress.step)
 
@@ -271,15 +288,17 @@ class RunFiles:
             return True
         return self._try(path, lambda: save_checkpoint(path, model, **contents))
 
-    def conclude(self, val_loss: float, val_chars: int, batches: Batches) -> None:
+    def conclude(
+        self, val_loss: float, val_chars: int, progress: Progress, batches: Batches
+    ) -> None:
         """Write the run's figure, that of the best model on all of the held-out text, beside the
         model and as the log's last line."""
         net = load_dict(self.net_path)
         figure = {"val_loss": val_loss, "val_bpc": val_loss / math.log(2), "val_chars": val_chars}
         self._try(self.net_path, lambda: save_dict(self.net_path, net | figure))
         at = {"step": net["step"], "epoch": round(net["step"] / batches.per_epoch, 4)}
-        last = self.readable_log()[-1]
-        self.log.append(_line({**last, **at, "train_loss": None, **figure, "final": True}))
+        more = {**at, "val_chars": val_chars, "final": True}
+        self.log_line(progress, batches, None, None, val_loss, **more)
 
     def go_back(self, state: TrainState, lr: float) -> str:
         """Restore the state last saved, with half the learning rate; returns what to say.

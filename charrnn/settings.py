@@ -152,7 +152,8 @@ def one_budget(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def resume_settings(saved: Settings, given: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run that goes on. Raises UserError for what it cannot change."""
     reject_flags(given.keys() - set(CHANGEABLE), "a run that goes on keeps its settings")
-    return one_budget(asdict(saved), given)
+    # a file may not say where else to write
+    return one_budget(asdict(saved) | {"tensorboard": None}, given)
 
 
 def new_settings(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any]:

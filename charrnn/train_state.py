@@ -113,6 +113,10 @@ class TrainState:
         for name in ("progress", "cuda_rng"):
             expected.pop(name)
         check_like({k: v for k, v in saved.items() if k != "progress"}, expected, where)
+        for moments in (each for kept in saved["optimizers"] for each in kept.values()):
+            squares, step = moments.get("exp_avg_sq", torch.zeros(1)), moments["step"]
+            if squares.min() < 0 or not 0 <= step <= saved["progress"]["step"]:
+                raise UserError(f"{where}, optimizers: not what this run would have saved")
         try:
             if self.dist.is_main:  # whose it is; the others have their own
                 torch.set_rng_state(saved["rng"])

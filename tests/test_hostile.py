@@ -130,19 +130,23 @@ def saved(contents: Any) -> bytes:
 
 
 def cases(folder: Path) -> Iterator[Case]:
+    """All of them; of the many that differ little, every other or third one."""
     resume, net = load_dict(folder / "rnn.resume"), load_dict(folder / "rnn.net")
-    for what, other in changes(resume):
+    for i, (what, other) in enumerate(changes(resume)):
+        if what.startswith(("fingerprint", "run", "tokens")) and i % 3:
+            continue
         yield f"resume, {what}", "rnn.resume", lambda other=other: saved(other), RESUME
     for i, (what, other) in enumerate(changes(net)):
-        if not what.startswith(("settings, ", "text, ")):  # nothing reads them
+        if i % 2 and not what.startswith(("settings, ", "text, ")):  # those nothing reads
             command = FINE_TUNE if i % 3 == 0 else RESUME
             yield f"net, {what}", "rnn.net", lambda other=other: saved(other), command
-    for what, raw in log_changes((folder / "rnn.jsonl").read_bytes()):
-        yield f"log, {what}", "rnn.jsonl", lambda raw=raw: raw, RESUME
+    for i, (what, raw) in enumerate(log_changes((folder / "rnn.jsonl").read_bytes())):
+        if i % 2 or not what.startswith("line"):
+            yield f"log, {what}", "rnn.jsonl", lambda raw=raw: raw, RESUME
     chance = random.Random(1)
     for name in ("rnn.resume", "rnn.jsonl", "rnn.net"):
         whole = (folder / name).read_bytes()
-        for i in range(200):
+        for i in range(100):
             raw = mutations(whole, chance)
             yield f"bytes of {name}, {i}", name, lambda raw=raw: raw, RESUME
 
