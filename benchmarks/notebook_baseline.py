@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
+from charrnn import CharRNN, evaluate
+
 
 class NotebookRNN(nn.Module):
     """One-hot ``[B, T, V]`` -> logits ``[B * T, V]``."""
@@ -68,6 +70,13 @@ def train_steps(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             yield loss.item()
+
+
+def held_out_loss(model: NotebookRNN, tokens: tuple[str, ...], ids: Tensor) -> float:
+    """Nats per character of ``ids``, evaluated as our models are."""
+    judged = CharRNN(tokens, model.n_hidden, model.n_layers)
+    judged.load_state_dict(model.state_dict())
+    return evaluate(judged.to(model.fc.weight.device), ids)
 
 
 def sample_ids(model: NotebookRNN, top_k: int = 5, first: int = 0) -> Iterator[int]:

@@ -51,10 +51,8 @@ class Model:
 
     def held_out(self, corpus: Corpus) -> Tensor:
         """The ids of what training held out of this text. Raises UserError as split_text does."""
-        newline, seed = None, self.setting("seed", int, 0) % 2**63
-        if self.setting("val_split", str, "end") == "lines" and "\n" in corpus.vocabulary.tokens:
-            newline = corpus.vocabulary.tokens.index("\n")
-        return split_text(corpus.ids, self.val_frac(), newline, seed)[1]
+        how = self.setting("val_split", str, "end"), self.setting("seed", int, 0) % 2**63
+        return split_text(corpus.ids, self.val_frac(), corpus.vocabulary.tokens, *how)[1]
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class TrainState:
             "model": self.model.state_dict(),
             # their param_groups follow from the settings
             "optimizers": [each.state_dict()["state"] for each in self.optimizers],
-            "hidden": map_hidden(lambda h: self.dist.all_gather(h.float()), self.hidden),
+            "hidden": map_hidden(lambda h: self.dist.all_gather(h.detach().float()), self.hidden),
             "counters": self.counters,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if on_cuda else torch.empty(0),
@@ -114,9 +114,10 @@ class TrainState:
             expected.pop(name)
         check_like({k: v for k, v in saved.items() if k != "progress"}, expected, where)
         try:
-            torch.set_rng_state(saved["rng"])
-            if self.device.type == "cuda" and isinstance(cuda_rng, Tensor) and len(cuda_rng):
-                torch.cuda.set_rng_state(cuda_rng, self.device)
+            if self.dist.is_main:  # whose it is; the others have their own
+                torch.set_rng_state(saved["rng"])
+                if self.device.type == "cuda" and isinstance(cuda_rng, Tensor) and len(cuda_rng):
+                    torch.cuda.set_rng_state(cuda_rng, self.device)
         except (RuntimeError, TypeError):
             raise UserError(f"{where}, rng: no state of random numbers") from None
         for name, number in saved["progress"].items():
@@ -125,7 +126,8 @@ class TrainState:
         for optimizer, moments in zip(self.optimizers, saved["optimizers"], strict=True):
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.hidden = map_hidden(lambda h: h[:, self.mine].to(self.device), saved["hidden"])
+        mine = map_hidden(lambda h: h[:, self.mine].contiguous(), saved["hidden"])  # for cuDNN
+        self.hidden = map_hidden(lambda h: h.to(self.device), mine)
         self.counters = {name: saved["counters"][name].to(self.device) for name in COUNTERS}
 
 

@@ -55,7 +55,11 @@ def tensor_changes(tensor: Tensor) -> list[Any]:
     others += [tensor[:-1] if tensor.dim() else flat[:0], flat[: n * 2].view(2, *shape)]
     dtypes = (torch.int64, torch.int8, torch.uint8, torch.bool, torch.float16, torch.bfloat16)
     others += [tensor.to(dtype) for dtype in (*dtypes, torch.float32, torch.float64)]
-    others += [tensor.to(torch.complex64), tensor.float().to("meta"), torch.nn.Parameter(torch.zeros(n))]
+    others += [
+        tensor.to(torch.complex64),
+        tensor.float().to("meta"),
+        torch.nn.Parameter(torch.zeros(n)),
+    ]
     others += [tensor.float().to_sparse() if tensor.dim() else None, tensor.tolist(), None, {}, 1]
     for number in (float("nan"), float("inf"), -float("inf"), 3e38, -1.0, 1e-45, 1e30, 255.0):
         if tensor.is_floating_point() or number == 255:
@@ -235,6 +239,7 @@ def try_all(folder: Path, part: int, parts: int) -> None:
     """Try every ``parts``-th case in forked children, and print how each that is wrong ended."""
     os.chdir(folder)
     import torch._dynamo  # noqa: F401, or each child would load it
+
     (folder / "a.txt").write_text("a bad cab\nfed " * 40)
     (folder / "thesis.tex").write_text("another text\n" * 40)
     said, ended = in_child(first_run)
