@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-LEAST = 5  # times that a property must end, or there is nothing to follow
+LEAST = 10  # times that a property must end, or there is nothing to follow
 QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb'
 OPENING, CLOSING = "([{\uff08", ")]}\uff09"
 

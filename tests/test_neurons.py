@@ -74,7 +74,7 @@ def test_other_properties() -> None:
 
 def test_only_what_varies_is_a_property() -> None:
     assert list(properties_of("ab" * 100)) == []
-    assert list(properties_of("ab\n" * 4)) == []  # too seldom to say anything
+    assert list(properties_of("ab\n" * 9)) == []  # too seldom to say anything
     some = properties_of("ab ba\n" * 50)
     assert list(some) == ["place in the line", "first letter of a word", "last letter of a word"]
     assert list(properties_of("")) == [] and list(properties_of("a")) == []
@@ -177,10 +177,38 @@ def test_of_an_untrained_model_nothing_is_called_found(
 
 def test_a_cells_own_range_is_stretched_over_the_colours() -> None:
     cell = np.linspace(-0.35, -0.25, 1000)
-    shades = neurons.shades_of(cell)
+    shades = neurons.shades_of(cell, np.arange(1000.0))
     assert shades.min() == -9 and shades.max() == 9 and abs(shades.mean()) < 0.1
     assert np.all(np.diff(shades) >= 0)
-    assert neurons.shades_of(np.full(5, 0.7)).tolist() == [0] * 5
+    assert neurons.shades_of(np.full(5, 0.7), np.arange(5.0)).tolist() == [0] * 5
+    # what holds five times in a thousand characters counts as much as the rest
+    seldom = np.zeros(1000)
+    seldom[100:600:100] = 1
+    shades = neurons.shades_of(np.where(seldom == 1, -1.0, cell), seldom)
+    assert set(shades[seldom == 1]) == {-9} and shades[seldom == 0].min() > 5
+
+
+def test_excerpts_show_where_the_property_changes() -> None:
+    text = "no change here, only words and words\n" * 100
+    values = np.zeros(len(text))
+    for place in (5, 1000, 3000, len(text) - 3):
+        values[place : place + 2] = 1
+        found = neurons.excerpts(values, text)
+        assert 1 <= len(found) <= 2 and all(part.start >= 0 for part in found)
+    for part in neurons.excerpts(values[900:], text[900:]):
+        assert values[900:][part].any() and part.stop - part.start == 360
+        assert part.start == 0 or text[900:][part.start - 1] in "\n "
+
+
+@pytest.mark.parametrize("longest", [3, 40, 5000])
+def test_the_mean_is_drawn_for_each_value(longest: int) -> None:
+    values = np.tile(np.arange(longest + 1.0), 20000 // longest)
+    svg = neurons.average(values, values / longest)
+    (line,) = re.findall(r'class="mean" d="(.*?)"', svg)
+    pairs = [tuple(map(float, pair.split())) for pair in re.split("[ML]", line) if pair]
+    assert 3 < len(pairs) <= 49
+    for x, y in pairs:  # a straight line from the lower left to the upper right
+        assert (x - 40) / 300 == pytest.approx((84 - y) / 76, abs=0.04)
 
 
 def test_shades_and_underlines_follow_the_cell() -> None:
