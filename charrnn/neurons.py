@@ -309,6 +309,9 @@ which echoes the last characters, too. A cell is said to follow from {LEAST:g} o
 {"".join(section(finding, cells, characters) for finding in found)}"""
     part = "the part held out in training" if text.split == "val" else "all of it"
     caption = [model.describe(), f"{text.name}: {part}, {len(characters):,} characters read"]
+    loss = model.checkpoint.get("val_loss")
+    if isinstance(loss, float) and 0 <= loss < 100:
+        caption.insert(1, f"held-out loss {loss:.4f} nats per character")
     caption += text.notes
     return page(TITLE, HOW, caption, body, page_file("neurons.css"), wide=True)
 

@@ -132,7 +132,7 @@ def hand_set_lstm(tokens: tuple[str, ...]) -> CharRNN:
 def test_cells_that_follow_are_found(capsys: pytest.CaptureFixture[str]) -> None:
     text, quoted, bracketed = text_with_turns()
     model = hand_set_lstm(tuple(sorted(set(text))))
-    ids = save("a", model, text)
+    ids = save("a", model, text, val_loss=1.25)
     cells = neurons.states(model, ids)
     n = len(cells)
     assert len(text) - 64 < n <= len(text)
@@ -154,7 +154,12 @@ def test_cells_that_follow_are_found(capsys: pytest.CaptureFixture[str]) -> None
         said = float(re.search(r"shifted ([\d.]+)", printed[name])[1])
         assert said == pytest.approx(max(shifted), abs=2e-3)
     said = plain("neurons.html")
-    for sentence in ("Inside quotes: cell 2", "Inside brackets: cell 5", "Karpathy et al. 2015"):
+    for sentence in (
+        "Inside quotes: cell 2",
+        "Inside brackets: cell 5",
+        "Karpathy et al. 2015",
+        "held-out loss 1.2500 nats",
+    ):
         assert sentence in said
     page = Page(Path("neurons.html").read_text(encoding="utf-8"))
     assert page.blocks and all(block in text and len(block) <= 360 for block in page.blocks)

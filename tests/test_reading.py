@@ -45,7 +45,7 @@ def test_held_out_lines_are_those_of_the_training() -> None:
     Path("a.txt").write_text("".join(lines))
     corpus = load_corpus(["a.txt"])
     tokens = corpus.vocabulary.tokens
-    expected = split_text(corpus.ids, 0.3, tokens.index("\n"), 5)[1]
+    expected = split_text(corpus.ids, 0.3, tokens, "lines", 5)[1]
     settings = {"val_split": "lines", "seed": 5}
     own = {"fingerprint": corpus.fingerprint, "val_frac": 0.3, "settings": settings}
     text = read([tokens[::-1]], **own)
