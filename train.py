@@ -8,15 +8,17 @@ in model.py, what is kept on disk in run_files.py.
 import charrnn.start  # noqa: F401, before torch
 
 # isort: split
+import math
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn.budget import Budget, seconds_per_step
+from charrnn.budget import Budget, chars_per_minute, seconds_per_step
 from charrnn.checkpoint import load_checkpoint
 from charrnn.cli import command
 from charrnn.console import catch_signals
@@ -97,17 +99,16 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         fingerprint = saved["fingerprint"] if saved else None  # of the text that it must be
         corpus = load_corpus(given["data"], given["min_count"], given["encoding"], fingerprint)
         device = dist.place(pick_device(given["device"]))
-        settings = resolve_settings(given, device.type != "cpu", len(corpus.ids))
-        dtype = pick_dtype(settings.dtype, device)  # of the products; what is kept is float32
+        dtype = pick_dtype(given["dtype"], device)  # of the products; what is kept is float32
+        speed = partial(chars_per_minute, device, dtype)
+        choice = given, device.type != "cpu", len(corpus.ids), speed
+        settings = dist.from_main(lambda: resolve_settings(*choice))  # each measures another speed
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
-        ids, newline = corpus.encode_with(tokens), None
-        if settings.val_split == "lines" and "\n" in tokens:
-            newline = tokens.index("\n")
-        parts = split_text(ids, settings.val_frac, newline, settings.seed)
-        # on the device as a whole: a step that copied its batch there would wait for that
-        train_ids, val_ids = (part.to(device) for part in parts)
+        ids, how = corpus.encode_with(tokens), (tokens, settings.val_split, settings.seed)
+        train_ids, val_ids = split_text(ids, settings.val_frac, *how)
+        train_ids = train_ids.to(device)  # as a whole: a step would wait for each copy
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
 
@@ -121,10 +122,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         encode_prime(model, prime)  # raises now for characters that the model does not know
         ddp_model = dist.wrap(model)  # the same weights; gradients averaged over all processes
         optimizers = make_optimizers(model, settings, dtype)
-        zeros = model.init_hidden(rows.stop - rows.start)
-        seconds = seconds_per_step(model, batches, zeros, dtype)
+        initial_hidden = model.init_hidden(rows.stop - rows.start)
+        seconds = seconds_per_step(model, batches, initial_hidden, dtype)
         budget = Budget(settings, batches, len(val_ids), seconds)
-        state = TrainState(model, optimizers, zeros, dist, rows, budget.val_chars)
+        state = TrainState(model, optimizers, initial_hidden, dist, rows, budget.val_chars)
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
         # files: once saved, the run can be taken up again at any step
@@ -146,13 +147,14 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         while (done := budget.fraction_done(progress)) < 1 and not signal:
             x, y = (ids.long() for ids in batches[progress.step])
             if not batches.continues(progress.step):
-                state.hidden = zeros  # what was read before is not what comes before
+                state.hidden = initial_hidden  # what was read before is not what comes before
             share = schedule(done) if settings.decay else 1.0
             for group in (group for each in optimizers for group in each.param_groups):
                 group["lr"] = group["peak_lr"] * share * progress.lr_scale
-            loss, bad, state.hidden = train_step(
-                ddp_model, optimizers, x, y, state.hidden, settings.clip, dtype
-            )
+            with dist.together():
+                loss, bad, state.hidden = train_step(
+                    ddp_model, optimizers, x, y, state.hidden, settings.clip, dtype
+                )
             state.count(loss, bad)
             progress.seconds, signal = dist.agree(began, caught)
 
@@ -178,14 +180,14 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     report.evaluation(model, progress, batches, train_loss, val_loss, text)
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
-        if progress.best == float("inf"):  # stopped before the first evaluation: yet a model
+        if math.isinf(progress.best):  # stopped before the first evaluation: a model all the same
             files.save_model(model, evaluate(model, held_out, dtype), 0, progress.step)
         val_loss = None
         if dist.is_main and not files.save_errors:
             model = load_checkpoint(files.net_path, device)
             if not signal:
                 val_loss = evaluate(model, val_ids)
-                files.conclude(val_loss, len(val_ids), batches)
+                files.conclude(val_loss, len(val_ids), progress, batches)
         files.save(state)
         dist.close()
         files.require_saved()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charrnn.console import escape_control_chars
+from charrnn.console import brief
 from charrnn.errors import UserError
 from charrnn.files import atomic_file, require_regular
 from charrnn.model import CELLS, CharRNN
@@ -86,6 +86,7 @@ def check_like(found: Any, expected: Any, where: str) -> None:
             and (found.shape, found.dtype) == (expected.shape, expected.dtype)
             and found.layout == torch.strided
             and found.is_contiguous()
+            and not found.requires_grad
             and bool(found.isfinite().all())
         )
     elif isinstance(expected, dict) and same:
@@ -153,14 +154,13 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
 
     def require(condition: bool, problem: str) -> None:
         if not condition:
-            problem = escape_control_chars(problem)
             raise UserError(f"{path}: not a usable checkpoint: {problem}; train.py makes one")
 
     for key in ("n_hidden", "n_layers", "state_dict", "tokens"):
         require(key in checkpoint, f"it has no {key!r}")
     weights, n_hidden, n_layers = (checkpoint[k] for k in ("state_dict", "n_hidden", "n_layers"))
     for key, size in (("n_hidden", n_hidden), ("n_layers", n_layers)):
-        require(type(size) is int and size > 0, f"{key} is {size!r:.40}, not a positive number")
+        require(type(size) is int and size > 0, f"{key} is {brief(size)}, not a positive number")
     tokens = check_tokens(checkpoint["tokens"], f"{path}: not a usable checkpoint")
     require(isinstance(weights, dict), "state_dict is not a dict")
     # compared by count first: a claimed million layers must not be built to be refused

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import Any, NoReturn
 
 from charrnn.console import Terminal, escape_control_chars
 from charrnn.errors import UserError
 
+LARGEST = sys.float_info.max
 Main = Callable[[list[str] | None], int | None]
 
 
@@ -28,7 +29,7 @@ class Number:
 
     def __contains__(self, value: object) -> bool:
         allowed = (int,) if self.kind is int else (int, float)
-        if type(value) not in allowed or not isfinite(value):
+        if type(value) not in allowed or not -LARGEST <= value <= LARGEST:  # NaN neither
             return False
         above = value > self.low if self.exclusive_min else value >= self.low
         return above and (value < self.high if self.exclusive_max else value <= self.high)
@@ -85,11 +86,12 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(spelled, namespace)
 
     def error(self, message: str) -> NoReturn:
-        known, unknown = list(self._option_string_actions), message.rpartition(" ")[2]
-        if message.startswith("unrecognized") and (
-            near := difflib.get_close_matches(unknown, known)
-        ):
+        flag = next((word.rstrip(":") for word in message.split() if word.startswith("--")), "")
+        near = difflib.get_close_matches(flag.partition("=")[0], list(self._option_string_actions))
+        if message.startswith("unrecognized") and near:
             message += f"; did you mean {near[0]}?"
+        elif message.endswith("expected one argument"):
+            message += f"; if its value begins with a hyphen, write {flag}=-x"
         raise UserError(f"{message} (--help lists every flag)")
 
 

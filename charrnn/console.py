@@ -1,5 +1,6 @@
 """The terminal: what may be printed there, when it may be gone, and the signals it sends."""
 
+import reprlib
 import signal
 import sys
 import threading
@@ -19,6 +20,11 @@ def escape_control_chars(text: str) -> str:
         ascii(char)[1:-1] if unicodedata.category(char) == "Cc" and char not in "\n\t" else char
         for char in text
     )
+
+
+def brief(value: object) -> str:
+    """A value from a file for a message: the begin of its ``repr``, in one line."""
+    return escape_control_chars(reprlib.repr(value)[:40].replace("\n", " "))
 
 
 class Terminal:

@@ -1,10 +1,12 @@
 """Several processes as one run, as torchrun starts them; a process alone is a group of one."""
 
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -143,9 +145,17 @@ class Distributed:
     def _collective(self, exchange: Callable[[], object]) -> None:
         """Take part in an exchange of all processes, if there are several: some builds of torch
         have none."""
-        if self.size == 1:
-            return
+        if self.size > 1:
+            with self.together():
+                exchange()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """For what exchanges something with the other processes, as ``backward`` of the wrapped
+        model does. Raises UserError where one of them has ended."""
         try:
-            exchange()
-        except RuntimeError:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or not re.search("gloo|nccl", str(error), re.IGNORECASE):
+                raise
             raise UserError("another process of this run has ended; go on with --resume") from None

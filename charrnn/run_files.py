@@ -15,13 +15,20 @@ from typing import Any, NamedTuple
 
 import torch
 
-from charrnn.checkpoint import build_model, check_tokens, load_dict, save_checkpoint, save_dict
+from charrnn.checkpoint import build_model, load_dict, save_checkpoint, save_dict
 from charrnn.cli import Number
 from charrnn.console import Terminal
 from charrnn.corpus import Corpus
 from charrnn.data import Batches
 from charrnn.errors import UserError
-from charrnn.files import RUN_SUFFIXES, atomic_file, check_output, locked, set_aside
+from charrnn.files import (
+    RUN_SUFFIXES,
+    atomic_file,
+    check_output,
+    locked,
+    require_regular,
+    set_aside,
+)
 from charrnn.model import CharRNN
 from charrnn.settings import Settings, check_fields
 from charrnn.train_state import Progress, TrainState
@@ -35,7 +42,7 @@ OF_THE_MACHINE = (
     "keep",
     "tensorboard",
 )  # what decides no number
-LOSS = Number(float, 0)
+LOSS, COUNT = Number(float, 0), Number(int, 0)
 
 
 class Trained(NamedTuple):
@@ -61,6 +68,8 @@ class RunFiles:
         if resume is not None:
             if not resume.endswith(".resume"):
                 raise UserError(f"--resume {resume}: its name does not end in .resume")
+            if is_main:
+                require_regular(resume, "a .resume file of train.py")
             ckpt = resume.removesuffix(".resume") + ".net"
         elif ckpt.endswith((".resume", ".jsonl", ".ids")):
             raise UserError(f"--ckpt {ckpt}: that name is for the run's own files; use .net")
@@ -68,6 +77,8 @@ class RunFiles:
         name = ckpt.removesuffix(".net")
         if os.path.isdir(ckpt) or not os.path.basename(name):
             raise UserError(f"{ckpt}: cannot be written: it is a folder; name another file")
+        if "\0" in ckpt:
+            raise UserError(f"--ckpt {ckpt}: no name may have a zero byte in it")
         self.net_path, self.stem = Path(ckpt), Path(name).name
         self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
         self.paths = [self.net_path, self.resume_path, self.log_path]
@@ -106,7 +117,12 @@ class RunFiles:
         named = isinstance(saved["fingerprint"], str) and isinstance(saved["run"], str)
         if not named or not (settings.epochs or settings.minutes):
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
-        return saved | {"settings": settings, "tokens": check_tokens(saved["tokens"], where)}
+        state, size = saved["state"], {"n_hidden": settings.n_hidden, "n_layers": settings.n_layers}
+        weights = state.get("model") if isinstance(state, dict) else None
+        # before anything of a claimed size is built
+        model = {**size, "cell": settings.cell, "tokens": saved["tokens"], "state_dict": weights}
+        tokens = build_model(model, where).unique_tokens
+        return saved | {"settings": settings, "tokens": tokens}
 
     def describe(
         self,
@@ -149,8 +165,11 @@ class RunFiles:
         for path in self.paths:
             check_output(path, self.inputs)
         self.log = [_line(self.about)]
-        kept = self.net_path.parent.glob(f"{glob.escape(self.stem)}.step[0-9]*.net")
-        return _said_aside(set_aside([*self.paths, *sorted(kept)]))
+        return _said_aside(set_aside([*self.paths, *self._all_kept()]))
+
+    def _all_kept(self) -> list[Path]:
+        """The models that ``--keep all`` left under this name."""
+        return sorted(self.net_path.parent.glob(f"{glob.escape(self.stem)}.step[0-9]*.net"))
 
     def take_up(self, progress: Progress) -> list[str]:
         """For a run that goes on: its log up to this step, and its best loss.
@@ -164,6 +183,8 @@ class RunFiles:
         notes, run = [], self.about["run"]
         if self.log_path.exists():
             self.log = self.log_path.read_bytes().splitlines(keepends=True)
+            if self.log and not self.log[-1].endswith((b"\n", b"\r")):
+                self.log[-1] += b"\n"  # cut, or edited: what is added begins on a new line
             if self.log and _read(self.log[0]).get("run", run) != run:
                 notes += _said_aside(set_aside([self.log_path]))
                 self.log = []
@@ -173,11 +194,11 @@ class RunFiles:
         self.forget_after(progress.step)
         net = self._own_model()
         if net is None and self.net_path.exists():
-            notes += _said_aside(set_aside([self.net_path]))
+            notes += _said_aside(set_aside([self.net_path, *self._all_kept()]))
         if net is None and progress.best < math.inf:
             notes.append(f"{self.net_path}: the best model so far is gone; the next one is saved")
             progress.best = math.inf
-        elif net is not None and net.get("val_chars") == progress.val_chars:
+        elif net is not None and net["val_chars"] == progress.val_chars:
             # saved just before the process was killed, when the state was not yet
             progress.best = min(progress.best, net["val_loss"])
         return notes
@@ -189,8 +210,9 @@ class RunFiles:
             build_model(net, self.net_path)
         except UserError:
             return None
-        ours = net.get("run") == self.about["run"] and net.get("val_loss") in LOSS
-        return net if ours else None
+        known = {"val_loss": LOSS, "val_chars": COUNT, "step": COUNT}
+        good = all(net.get(name) in numbers for name, numbers in known.items())
+        return net if good and net.get("run") == self.about["run"] else None
 
     def forget_after(self, step: int) -> None:
         """Drop the log's lines of later steps, and of the end: they will be made again."""
@@ -205,9 +227,10 @@ class RunFiles:
         self,
         progress: Progress,
         batches: Batches,
-        lr: float,
+        lr: float | None,
         train_loss: float | None,
         val_loss: float | None = None,
+        **changed: Any,
     ) -> None:
         """Add a line to the log, written at the next save. Losses in nats per character."""
         chars = progress.step * batches.batch_size * batches.seq_length
@@ -224,8 +247,8 @@ class RunFiles:
             "skipped": progress.skipped,
             "val_chars": None if val_loss is None else progress.val_chars,
         }
-        self.log.append(_line(line))
-        for name in ("train_loss", "val_loss", "lr") if self.board else ():
+        self.log.append(_line(line | changed))
+        for name in ("train_loss", "val_loss", "lr") if self.board and not changed else ():
             if line[name] is not None:
                 self.board.add_scalar(name, line[name], progress.step)
 
@@ -265,15 +288,17 @@ class RunFiles:
             return True
         return self._try(path, lambda: save_checkpoint(path, model, **contents))
 
-    def conclude(self, val_loss: float, val_chars: int, batches: Batches) -> None:
+    def conclude(
+        self, val_loss: float, val_chars: int, progress: Progress, batches: Batches
+    ) -> None:
         """Write the run's figure, that of the best model on all of the held-out text, beside the
         model and as the log's last line."""
         net = load_dict(self.net_path)
         figure = {"val_loss": val_loss, "val_bpc": val_loss / math.log(2), "val_chars": val_chars}
         self._try(self.net_path, lambda: save_dict(self.net_path, net | figure))
         at = {"step": net["step"], "epoch": round(net["step"] / batches.per_epoch, 4)}
-        last = self.readable_log()[-1]
-        self.log.append(_line({**last, **at, "train_loss": None, **figure, "final": True}))
+        more = {**at, "val_chars": val_chars, "final": True}
+        self.log_line(progress, batches, None, None, val_loss, **more)
 
     def go_back(self, state: TrainState, lr: float) -> str:
         """Restore the state last saved, with half the learning rate; returns what to say.

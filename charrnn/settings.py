@@ -1,12 +1,12 @@
 """The settings of a run: which values each may have, and the presets for what is left open."""
 
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from charrnn.cli import Number
-from charrnn.console import escape_control_chars
+from charrnn.console import brief
 from charrnn.device import DTYPES
 from charrnn.errors import UserError
 from charrnn.model import CELLS, CharRNN
@@ -101,8 +101,7 @@ def check_fields(kind: type, values: Any, where: str) -> None:
         # of a tuple or dict, 1 == True and an unhashable value are no members
         plain = type(value) in (bool, str) or not isinstance(rule["values"], (tuple, dict))
         if not plain or value not in rule["values"]:
-            shown = escape_control_chars(f"{value!r:.40}")
-            raise UserError(f"{where}: {name} is {shown}, which no run could have")
+            raise UserError(f"{where}: {name} is {brief(value)}, which no run could have")
 
 
 # notebook: the notebook's own; 54 large steps an epoch, so it learns slowly and wants a GPU
@@ -153,7 +152,8 @@ def one_budget(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def resume_settings(saved: Settings, given: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run that goes on. Raises UserError for what it cannot change."""
     reject_flags(given.keys() - set(CHANGEABLE), "a run that goes on keeps its settings")
-    return one_budget(asdict(saved), given)
+    # a file may not say where else to write
+    return one_budget(asdict(saved) | {"tensorboard": None}, given)
 
 
 def new_settings(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any]:
@@ -179,10 +179,16 @@ def reject_flags(names: Iterable[str], why: str) -> None:
         raise UserError(f"{flag}: {why}; leave {flag} out")
 
 
-def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settings:
+def resolve_settings(
+    given: dict[str, Any],
+    on_accelerator: bool,
+    n_chars: int,
+    chars_per_minute: Callable[[], float],
+) -> Settings:
     """Settings from what ``new_settings`` or ``resume_settings`` gave, and the preset for the rest.
 
-    ``n_chars``: of the whole text. Raises UserError for a value that no run could have.
+    ``n_chars``: of the whole text; ``chars_per_minute``: times how many this machine trains on
+    with one layer of 512. Raises UserError for a value that no run could have.
     """
     preset = given["preset"]
     if preset == "auto":
@@ -191,29 +197,39 @@ def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) 
     # more held-out text would not make the figure better, only each evaluation longer
     chosen = one_budget(chosen | {"val_frac": min(0.1, 200_000 / n_chars)}, given)
     if preset == "laptop":
-        chosen = laptop_defaults(chosen, n_chars) | chosen
+        epochs_affordable = float(chosen["epochs"] or math.inf)  # of the text by one layer of 512
+        if chosen["minutes"] and not {"n_layers", "n_hidden", "drop_prob", "lr"} <= chosen.keys():
+            epochs_affordable = min(
+                epochs_affordable, chosen["minutes"] * chars_per_minute() / n_chars
+            )
+        chosen = laptop_defaults(chosen, n_chars, epochs_affordable) | chosen
     chosen["preset"] = preset
     check_fields(Settings, chosen, "settings")
     if not (chosen["epochs"] or chosen["minutes"]):
         raise UserError("settings: neither epochs nor minutes; give one of them")
+    for f in fields(Settings):  # from Python, 0 may be given for 0.0
+        if isinstance(f.metadata["values"], Number) and chosen[f.name] is not None:
+            chosen[f.name] = f.metadata["values"].kind(chosen[f.name])
     return Settings(**chosen)
 
 
-def laptop_defaults(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
+def laptop_defaults(
+    chosen: dict[str, Any], n_chars: int, epochs_affordable: float
+) -> dict[str, Any]:
     """What the laptop preset takes for the text and the time there is, from the runs in
-    benchmarks/; ``chosen`` holds the budget and what the user decided.
+    benchmarks/; ``chosen`` holds the budget and what the user decided, ``epochs_affordable``: how
+    often one layer of 512 could read the text in it.
 
     One layer learns fastest, until it has read the text so often that it knows it by heart: two
     layers, with dropout between them too, go on learning. A short text needs fewer units, and
     fewer and shorter rows.
     """
-    minutes, epochs = chosen["minutes"] or math.inf, chosen["epochs"] or math.inf
-    epochs_affordable = min(epochs, minutes * 2.5e6 / n_chars)  # 512 x 1 on two cores of 2023
-    n_layers = chosen.get("n_layers", 1 if epochs_affordable < 10 else 2)
+    n_layers = chosen.get("n_layers", 1 if epochs_affordable < 6 else 2)
     enough = 256 if n_chars < 200_000 else 384 if n_chars < 1_000_000 else 512
     n_hidden = chosen.get("n_hidden", 512 if n_layers == 1 else enough)
-    slower = (n_hidden / 512) ** 2 * (2 * n_layers - 1)
-    epochs_affordable = min(epochs, epochs_affordable / slower)
+    if chosen["minutes"]:  # a larger model reads less in that time
+        epochs_affordable /= (n_hidden / 512) ** 2 * (2 * n_layers - 1)
+    epochs_affordable = min(epochs_affordable, chosen["epochs"] or math.inf)
     n_train = n_chars - round(n_chars * chosen["val_frac"])
     seq_length = chosen.get("seq_length", max(1, min(64, n_train // 8)))
     batch_size = chosen.get("batch_size", max(1, min(16, n_train // (4 * (seq_length + 1)))))
@@ -224,6 +240,6 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
         "n_layers": n_layers,
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.5, 0.05 * epochs_affordable), 2),
-        "lr": round(min(0.024, max(0.004, steps**-0.5)), 4),
+        "drop_prob": round(min(0.5, 0.08 * epochs_affordable), 2),
+        "lr": round(min(0.024, max(0.004, 0.75 * steps**-0.5)), 4),
     }

@@ -29,7 +29,7 @@ class Progress:
     """Where a run stands, in plain numbers."""
 
     val_chars: int = one_of(Number(int, 2))  # of the held-out text, read by each evaluation
-    step: int = one_of(Number(int, 0), 0)  # batches read, over all epochs
+    step: int = one_of(Number(int, 0, 10**15), 0)  # batches read, over all epochs
     seconds: float = one_of(Number(float, 0, 1e10), 0.0)  # spent, over all resumes
     lr_scale: float = one_of(Number(float, 0, 1, exclusive_min=True), 1.0)  # halved after bad steps
     best: float = one_of(LossOrInf(), math.inf)  # lowest held-out loss, nats per character
@@ -95,7 +95,7 @@ class TrainState:
             "model": self.model.state_dict(),
             # their param_groups follow from the settings
             "optimizers": [each.state_dict()["state"] for each in self.optimizers],
-            "hidden": map_hidden(lambda h: self.dist.all_gather(h.float()), self.hidden),
+            "hidden": map_hidden(lambda h: self.dist.all_gather(h.detach().float()), self.hidden),
             "counters": self.counters,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if on_cuda else torch.empty(0),
@@ -113,6 +113,10 @@ class TrainState:
         for name in ("progress", "cuda_rng"):
             expected.pop(name)
         check_like({k: v for k, v in saved.items() if k != "progress"}, expected, where)
+        for moments in (each for kept in saved["optimizers"] for each in kept.values()):
+            squares, step = moments.get("exp_avg_sq", torch.zeros(1)), moments["step"]
+            if squares.min() < 0 or not 0 <= step <= saved["progress"]["step"]:
+                raise UserError(f"{where}, optimizers: not what this run would have saved")
         try:
             if self.dist.is_main:  # whose it is; the others have their own
                 torch.set_rng_state(saved["rng"])

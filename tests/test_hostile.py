@@ -1,23 +1,303 @@
-"""Damaged checkpoints and strange texts: each works or gives one line; nothing hangs or crashes."""
+"""Hostile files, strange texts and odd flags: each works or gives one line; nothing is damaged."""
 
+import contextlib
+import io
+import json
 import os
 import pickle
 import random
 import resource
+import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from runs import ROOT, contents
+from torch import Tensor
 
+import train
 from charrnn import CharRNN, Vocabulary, get_batches, load_checkpoint, sample, save_checkpoint
+from charrnn.checkpoint import load_dict
 from charrnn.corpus import load_corpus
 from charrnn.data import count_batches, split_text
 from charrnn.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+# Every field of a .resume, a .net and a .jsonl, mutated
+
+UGLY: list[Any] = [None, True, False, 0, -1, 1, 2, 3, 10**6, 2**31, 2**63, -(2**63), 10**400]
+UGLY += [0.0, -0.0, -1.0, 0.5, 1.0, 1.5, 1e300, 1e-300, float("nan"), float("inf"), -float("inf")]
+UGLY += ["", "a", "load", "\x1b[31mred", "a\nb", "\0", "\u2028", "\ud800", "x" * 200_000]
+UGLY += [[], [1], ["/dev/zero"], ["/dev/null"], ["."], ["thesis.tex"], ["a", "b"], {}, {"a": 1}]
+UGLY += [(), ("a",), torch.ones(()), torch.ones(3), torch.empty(0), torch.tensor(True)]
+NESTED: list[Any] = []
+for _ in range(900):
+    NESTED = [NESTED]
+UGLY.append(NESTED)
+
+Change = Callable[[Any], Any]
+
+
+def tensor_changes(tensor: Tensor) -> list[Any]:
+    """What a tensor may be replaced by: of other sizes, types, layouts and with other numbers."""
+    n, shape = tensor.numel(), tensor.shape
+    flat = torch.zeros(2 * n + 50, dtype=tensor.dtype)
+    one = flat[0]
+    others: list[Any] = [flat[:0], flat[:1], flat[: n + 1], flat[: 2 * n], flat[:49], flat[5]]
+    others += [one.expand(n), one.expand(shape), flat[: 2 * n : 2].view(shape)]
+    others += [flat[1 : n + 1].view(shape), tensor[None], tensor.flatten()]
+    if tensor.dim() == 2:
+        others.append(tensor.T.clone().T)
+    others += [tensor[:-1] if tensor.dim() else flat[:0], flat[: n * 2].view(2, *shape)]
+    dtypes = (torch.int64, torch.int8, torch.uint8, torch.bool, torch.float16, torch.bfloat16)
+    others += [tensor.to(dtype) for dtype in (*dtypes, torch.float32, torch.float64)]
+    others += [
+        tensor.to(torch.complex64),
+        tensor.float().to("meta"),
+        torch.nn.Parameter(torch.zeros(n)),
+    ]
+    others += [tensor.float().to_sparse() if tensor.dim() else None, tensor.tolist(), None, {}, 1]
+    for number in (float("nan"), float("inf"), -float("inf"), 3e38, -1.0, 1e-45, 1e30, 255.0):
+        if tensor.is_floating_point() or number == 255:
+            others += [torch.full_like(tensor, number)]
+    return others
+
+
+def changes(value: Any) -> Iterator[tuple[str, Any]]:
+    """(what, other value): everything that a value may be replaced by, itself or within."""
+    if isinstance(value, Tensor):
+        for i, other in enumerate(tensor_changes(value)):
+            yield f"tensor {i}", other
+    elif isinstance(value, dict):
+        for i, other in enumerate(UGLY[::7]):
+            yield f"other {i}", other
+        yield "one more", {**value, "more": 1}
+        yield "keys as text", {str(k): v for k, v in value.items()} | {"0": 1}
+        for key in value:
+            yield f"no {key}", {k: v for k, v in value.items() if k != key}
+            for what, other in changes(value[key]):
+                yield f"{key}, {what}", value | {key: other}
+    elif isinstance(value, tuple):
+        for i, other in enumerate(UGLY[::3]):
+            yield f"other {i}", other
+        yield "twice", value + value
+        yield "short", value[:-1]
+        yield "reversed", value[::-1]
+        for i in (0, len(value) - 1):
+            for what, other in changes(value[i]):
+                yield f"{i}, {what}", (*value[:i], other, *value[i + 1 :])
+    else:
+        for i, other in enumerate(UGLY):
+            yield f"ugly {i}", other
+
+
+def log_changes(raw: bytes) -> Iterator[tuple[str, bytes]]:
+    """(what, other log)"""
+    lines = raw.splitlines(keepends=True)
+    yield from (("empty", b""), ("a blank line", b"\n"), ("cut", raw[:-20]), ("no end", raw[:-1]))
+    yield from (("blank last", raw + b"\n"), ("CRLF", raw.replace(b"\n", b"\r\n")), ("NUL", b"\0"))
+    yield from (("header only", lines[0]), ("no header", b"".join(lines[1:])), ("CR", b"\r" + raw))
+    strange = (b"[1, 2]\n", b"\xe9\n", b"{", b"1e999\n", b'{"step": 1}\n', b"null\n", b"\xff\xfe\n")
+    strange += (b"[" * 100_000, b"9" * 5000 + b"\n", b'{"val_loss": -1}\n', b'"\xe2\x80\xa8"\n')
+    for i, line in enumerate(strange):
+        yield from ((f"first {i}", line + raw), (f"last {i}", raw + line), (f"all {i}", line))
+    for where in (0, len(lines) - 1):
+        fields = json.loads(lines[where]) | {"settings": {}}
+        for what, other in changes(fields):
+            try:
+                line = json.dumps(other, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            except (TypeError, ValueError):  # a tensor
+                continue
+            changed = [*lines[:where], line + b"\n", *lines[where + 1 :]]
+            yield f"line {where}, {what}", b"".join(changed)
+
+
+Case = tuple[str, str, Callable[[], bytes], list[str]]  # name, file, its bytes, the command
+
+RESUME = ["--resume", "rnn.resume"]
+FINE_TUNE = ["--init-from", "rnn.net", "--data", "a.txt", "--epochs", "1", "--batch-size", "2"]
+FINE_TUNE += ["--seq-length", "20", "--device", "cpu", "--dtype", "float32", "--ckpt", "new.net"]
+
+
+def saved(contents: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(contents, file)
+    return file.getvalue()
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """All of them; of the many that differ little, every other or third one."""
+    resume, net = load_dict(folder / "rnn.resume"), load_dict(folder / "rnn.net")
+    for i, (what, other) in enumerate(changes(resume)):
+        if what.startswith(("fingerprint", "run", "tokens")) and i % 3:
+            continue
+        yield f"resume, {what}", "rnn.resume", lambda other=other: saved(other), RESUME
+    for i, (what, other) in enumerate(changes(net)):
+        if i % 2 and not what.startswith(("settings, ", "text, ")):  # those nothing reads
+            command = FINE_TUNE if i % 3 == 0 else RESUME
+            yield f"net, {what}", "rnn.net", lambda other=other: saved(other), command
+    for i, (what, raw) in enumerate(log_changes((folder / "rnn.jsonl").read_bytes())):
+        if i % 2 or not what.startswith("line"):
+            yield f"log, {what}", "rnn.jsonl", lambda raw=raw: raw, RESUME
+    chance = random.Random(1)
+    for name in ("rnn.resume", "rnn.jsonl", "rnn.net"):
+        whole = (folder / name).read_bytes()
+        for i in range(100):
+            raw = mutations(whole, chance)
+            yield f"bytes of {name}, {i}", name, lambda raw=raw: raw, RESUME
+
+
+def try_case(folder: Path, before: dict[str, bytes], case: Case) -> str:
+    """What is wrong with how this case ended; empty where nothing is."""
+    _, name, make, command = case
+    try:
+        (folder / name).write_bytes(make())
+    except (RuntimeError, pickle.PicklingError, RecursionError, NotImplementedError):
+        return ""  # torch cannot save such a thing
+    given = contents(folder)
+    out, err = io.StringIO(), io.StringIO()
+    torch.manual_seed(1)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status: Any = train.main(command)
+        except BaseException as error:
+            status = f"{type(error).__name__}: {error}"[:300]
+    after = contents(folder)
+    problem = ""
+    if status not in (0, 2, 130):  # 130: interrupted by us
+        problem = f"ended with {status}"
+    elif "\x1b" in out.getvalue() + err.getvalue():
+        problem = "printed an escape character"
+    elif status == 2 and err.getvalue().count("\n") != 1:
+        problem = f"said {err.getvalue()[:300]!r}"
+    elif status == 2 and after != given:
+        changed = [n for n in {**given, **after} if given.get(n) != after.get(n)]
+        problem = f"refused, but changed {changed}: {err.getvalue()[:300]}"
+    elif any(after[n] != before[n] for n in ("a.txt", "thesis.tex")):
+        problem = "changed a file that is not the run's"
+    elif status != 2:
+        try:
+            load_checkpoint(folder / ("new.net" if command is FINE_TUNE else "rnn.net"))
+        except UserError as error:
+            problem = f"left no model: {error}"
+    for n in after.keys() - before.keys():
+        (folder / n).unlink()
+    for n in before:
+        if after.get(n) != before[n]:
+            (folder / n).write_bytes(before[n])
+    return problem
+
+
+def at_most_steps(number: int) -> None:
+    """From now on runs of this process are short: interrupted after so many steps."""
+    real, begin, write, count = train.train_step, train.train, train.sample, 0
+    train.sample = lambda model, _, *more, **options: write(model, 5, *more, **options)
+    os.fsync = lambda _: None  # no power cut is tested
+
+    def step(*args: object) -> object:
+        nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    def run(*args: object, **given: object) -> object:
+        nonlocal count
+        count = 0
+        return begin(*args, **given)
+
+    train.train_step, train.train = step, run
+
+
+def in_child(what: Callable[[int], object]) -> tuple[str, int]:
+    """What a forked child wrote, and its wait status."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        try:
+            what(writer)
+            os._exit(0)
+        except BaseException as error:
+            os.write(writer, f"the test itself: {type(error).__name__}: {error}\n".encode())
+            os._exit(1)
+    os.close(writer)
+    with open(reader) as file:
+        text = file.read()
+    return text, os.waitpid(pid, 0)[1]
+
+
+def first_run(_: int) -> None:
+    at_most_steps(60)
+    flags = ["--data", "a.txt", "--epochs", "2", "--n-hidden", "8", "--n-layers", "1"]
+    flags += ["--batch-size", "2", "--seq-length", "8", "--device", "cpu", "--dtype", "float32"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert train.main(flags) == 130
+
+
+def try_all(folder: Path, part: int, parts: int) -> None:
+    """Try every ``parts``-th case in forked children, and print how each that is wrong ended."""
+    os.chdir(folder)
+    import torch._dynamo  # noqa: F401, or each child would load it
+
+    (folder / "a.txt").write_text("a bad cab\nfed " * 40)
+    (folder / "thesis.tex").write_text("another text\n" * 40)
+    said, ended = in_child(first_run)
+    assert not ended and not said, said
+    before, todo = contents(folder), list(cases(folder))[part::parts]
+    done = 0
+    while done < len(todo):
+
+        def some(writer: int, first: int = done) -> None:
+            size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
+            resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 30), -1))
+            at_most_steps(5)
+            for case in todo[first : first + 400]:
+                signal.alarm(30)
+                problem = try_case(folder, before, case).replace("\n", " ")
+                os.write(writer, f"{case[0]}: {problem}\n".encode() if problem else b"\n")
+
+        said, ended = in_child(some)
+        results = said.splitlines()
+        print(*filter(None, results), sep="\n")
+        done += len(results)
+        if ended:
+            print(f"{todo[done][0]}: killed, wait status {ended}")
+            done += 1
+            for name in contents(folder).keys() - before.keys():
+                (folder / name).unlink()
+            for name in before:
+                (folder / name).write_bytes(before[name])
+    print(f"tried {len(todo)}")
+
+
+@pytest.mark.slow
+def test_every_field_of_a_runs_files_mutated(tmp_path: Path) -> None:
+    command = "import sys; from pathlib import Path; import test_hostile as t; "
+    command += "t.try_all(Path(sys.argv[1]), int(sys.argv[2]), 2)"
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    processes = []
+    for part in range(2):
+        folder = tmp_path / str(part)
+        folder.mkdir()
+        call = [sys.executable, "-c", command, str(folder), str(part)]
+        env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes.append(subprocess.Popen(call, env=env, **options))
+    total = 0
+    for process in processes:
+        out, _ = process.communicate(timeout=600)
+        lines = list(filter(None, out.splitlines()))
+        assert len(lines) == 1, "\n".join(lines)
+        total += int(lines[0].removeprefix("tried "))
+    assert total > 3000
+
+
+# Other damage
 
 
 def loads_or_says_why(path: Path) -> bool:

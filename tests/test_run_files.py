@@ -1,0 +1,358 @@
+"""A run owns its files: no text, model or earlier run is lost, whatever names are given."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import ROOT, at_step, contents, interrupt, run_in, start, write_text
+
+import sample
+import train
+from charrnn import CharRNN, load_checkpoint, save_checkpoint
+from charrnn.checkpoint import load_dict, save_dict
+from charrnn.errors import UserError
+from charrnn.files import locked
+from charrnn.run_files import RunFiles
+
+TINY: dict[str, Any] = {"epochs": 1, "n_hidden": 4, "n_layers": 1, "batch_size": 2}
+
+
+def tiny(folder: Path, **given: object) -> train.Trained:
+    """The smallest run, in this folder."""
+    return run_in(folder, **TINY | given)
+
+
+def run_stopped_at(folder: Path, step: int, **given: object) -> None:
+    """A run in this folder that Ctrl-C stops at this step."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, step, interrupt)
+        assert tiny(folder, **given).status == 130
+
+
+def go_on(folder: Path, name: str = "rnn.resume", **given: object) -> train.Trained:
+    """The whole rest of a run."""
+    return train.train(resume=str(folder / name), **given)
+
+
+def refuse(folder: Path, match: str, **given: object) -> None:
+    """The run is refused with this reason, and all files are as they were."""
+    before = contents(folder)
+    with pytest.raises(UserError, match=match) as caught:
+        go_on(folder, **given) if "name" in given else tiny(folder, **given)
+    assert "\n" not in str(caught.value)
+    assert contents(folder) == before
+
+
+NAMES = {
+    "rnn.net": "rnn.net rnn.resume rnn.jsonl",
+    "lr_0.01": "lr_0.01 lr_0.01.resume lr_0.01.jsonl",
+    "plain": "plain plain.resume plain.jsonl",
+    "a.net.net": "a.net.net a.net.resume a.net.jsonl",
+    "new/folder/m.net": "m.net m.resume m.jsonl",
+}
+
+
+@pytest.mark.parametrize("ckpt", NAMES)
+def test_only_net_is_taken_off_a_name(tmp_path: Path, ckpt: str) -> None:
+    data = [write_text(tmp_path / "text")]
+    tiny(tmp_path, ckpt=str(tmp_path / ckpt), data=data)
+    assert set(contents((tmp_path / ckpt).parent)) == set(NAMES[ckpt].split())
+
+
+def test_names_that_differ_after_a_dot_are_two_runs(tmp_path: Path) -> None:
+    tiny(tmp_path, ckpt=str(tmp_path / "lr_0.01"), lr=0.01)
+    before = contents(tmp_path)
+    tiny(tmp_path, ckpt=str(tmp_path / "lr_0.02"), lr=0.02)
+    after = contents(tmp_path)
+    assert {name: after[name] for name in before} == before and len(after) == 7
+
+
+def test_what_an_earlier_run_left_is_set_aside_under_one_free_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder, data = tmp_path / "run", [write_text(tmp_path)]
+    found = []
+    for seed in range(3):
+        tiny(folder, data=data, seed=seed)
+        found.append(contents(folder))
+        said = "set aside as " in capsys.readouterr().out
+        assert said == (seed > 0)
+    for name in ("net", "resume", "jsonl"):
+        assert found[2][f"rnn.1.{name}"] == found[0][f"rnn.{name}"]
+        assert found[2][f"rnn.2.{name}"] == found[1][f"rnn.{name}"]
+    assert len(found[2]) == 9
+    (folder / "rnn.net").unlink()
+    (folder / "rnn.3.jsonl").write_text("someone's")
+    tiny(folder, data=data, seed=3)
+    last = contents(folder)
+    assert last["rnn.3.jsonl"] == b"someone's"
+    assert last["rnn.4.resume"] == found[2]["rnn.resume"] and "rnn.4.net" not in last
+    assert {k: last[k] for k in found[2] if k.count(".") == 2} == {
+        k: v for k, v in found[2].items() if k.count(".") == 2
+    }
+
+
+SAME = [  # a text, what else leads to it, and the model's name
+    ("tweets.jsonl", "", "tweets.net"),
+    ("story.txt", "", "story.txt"),
+    ("story.txt", "", "./x/../story.txt"),
+    ("a.resume", "", "a"),
+    ("story.txt", "symlink m.net", "m.net"),
+    ("story.txt", "symlink m.jsonl", "m.net"),
+    ("story.txt", "link m.net", "m.net"),
+    ("story.txt", "link m.resume", "m"),
+]
+
+
+@pytest.mark.parametrize(("text", "link", "ckpt"), SAME)
+def test_a_text_is_never_written_to(tmp_path: Path, text: str, link: str, ckpt: str) -> None:
+    (tmp_path / "x").mkdir()
+    os.rename(write_text(tmp_path), tmp_path / text)
+    if link:
+        kind, name = link.split()
+        getattr(os, kind)(tmp_path / text, tmp_path / name)
+    data = [str(tmp_path / text)]
+    refuse(tmp_path, "choose another name", data=data, ckpt=str(tmp_path / ckpt))
+
+
+@pytest.mark.parametrize("ckpt", ["rnn.net", "copy.net", "folder/../rnn.net"])
+def test_a_model_to_start_from_is_never_written_to(tmp_path: Path, ckpt: str) -> None:
+    (tmp_path / "folder").mkdir()
+    source = str(tmp_path / "rnn.net")
+    save_checkpoint(source, CharRNN(tuple("\nabcdef "), 4, 1))
+    os.link(source, tmp_path / "copy.net")
+    write_text(tmp_path)
+    refuse(tmp_path, "choose another name", ckpt=str(tmp_path / ckpt), init_from=source)
+
+
+BAD_NAMES = ["", ".", "folder", "folder/", ".net", "folder/.net", "fifo", "/dev/null", "/dev/zero"]
+BAD_NAMES += ["a\0b", "x" * 254, "x" * 5000, "rnn.resume", "rnn.jsonl", "circle", "a.txt/m.net"]
+
+
+@pytest.mark.parametrize("ckpt", BAD_NAMES)
+def test_names_that_cannot_be_a_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, ckpt: str
+) -> None:
+    write_text(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo("fifo")
+    os.symlink("circle", "circle")
+    before, names = contents(tmp_path), sorted(os.listdir())
+    flags = ["--data", "a.txt", "--epochs", "1", "--n-hidden", "4", "--device", "cpu"]
+    assert train.main([*flags, "--ckpt", ckpt]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert contents(tmp_path) == before and sorted(os.listdir()) == names
+    assert stat.S_ISFIFO(os.stat("fifo").st_mode) and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "real.net").write_text("an earlier model")
+    (tmp_path / "rnn.net").symlink_to("store/real.net")
+    tiny(tmp_path)
+    assert os.readlink(tmp_path / "rnn.net") == "store/real.net"
+    assert set(contents(store)) == {"real.net", "real.1.net"}
+    assert (store / "real.1.net").read_text() == "an earlier model"
+    load_checkpoint(store / "real.net")
+    with locked(store / "real"):  # as a run into the target itself has it
+        refuse(tmp_path, "is training into it")
+
+
+def test_stopped_before_the_first_evaluation_there_is_a_model_to_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run_stopped_at(tmp_path, 1)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert sample.main(["--size", "5", "--device", "cpu"]) == 0
+    assert len(capsys.readouterr().out) >= 5
+    assert sample.main(["--ckpt", "rnn.resume"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "train.py --resume rnn.resume" in said and ".net" in said
+    assert load_dict("rnn.net")["val_chars"] == 0
+    go_on(tmp_path)  # the interim model is no best
+    evaluated = [line for line in map(json.loads, open("rnn.jsonl")) if line.get("val_loss")]
+    assert load_dict("rnn.resume")["state"]["progress"]["best"] == min(
+        line["val_loss"] for line in evaluated if not line.get("final")
+    )
+
+
+def test_a_lost_model_is_said_and_saved_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run_stopped_at(tmp_path, 50, epochs=2)
+    (tmp_path / "rnn.net").unlink()
+    assert go_on(tmp_path).status == 0
+    out = capsys.readouterr().out
+    assert "the best model so far is gone" in out and out.count("best held-out loss") == 1
+    load_checkpoint(tmp_path / "rnn.net")
+
+
+def test_a_state_renamed_or_copied_writes_to_its_own_names_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = [write_text(tmp_path)]
+    run_stopped_at(tmp_path / "old", 30, data=data, keep="all")
+    newer = tmp_path / "newer"
+    tiny(newer, data=data, seed=5, keep="all")
+    before = contents(newer)
+    state = (tmp_path / "old" / "rnn.resume").read_bytes()
+
+    (newer / "kept.resume").write_bytes(state)  # renamed
+    assert go_on(newer, "kept.resume").status == 0
+    after = contents(newer)
+    assert {name: after[name] for name in before} == before
+    assert {"kept.net", "kept.jsonl", "kept.resume"} <= after.keys() - before.keys()
+
+    (newer / "rnn.resume").write_bytes(state)  # copied over the newer run's
+    capsys.readouterr()
+    assert go_on(newer).status == 0
+    last = contents(newer)
+    assert "set aside as rnn.1" in capsys.readouterr().out
+    lost = [n for n, raw in before.items() if n != "rnn.resume" and raw not in last.values()]
+    assert not lost
+    assert last["rnn.net"] == after["kept.net"]
+
+
+def edit(path: Path, change: Any) -> None:
+    saved = load_dict(path)
+    change(saved)
+    save_dict(path, saved)
+
+
+def test_a_state_chooses_no_other_file_to_write(tmp_path: Path) -> None:
+    run_stopped_at(tmp_path, 5)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    others = {"ckpt": str(tmp_path / "thesis.tex"), "tensorboard": str(tmp_path / "board")}
+    edit(tmp_path / "rnn.resume", lambda saved: saved["settings"].update(others))
+    assert go_on(tmp_path).status == 0
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    names = {"a.txt", "rnn.net", "rnn.resume", "rnn.jsonl", "thesis.tex"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("data", ["/dev/zero", "/dev/urandom", "/dev/null", "large.txt", "/proc"])
+def test_a_state_reads_no_other_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    run_stopped_at(tmp_path, 5)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "large.txt").write_text("the text of someone else\n" * 1000)
+    monkeypatch.setattr("charrnn.corpus.IN_MEMORY", 1000)  # one above that would get a cache
+    edit(tmp_path / "rnn.resume", lambda saved: saved["settings"].update(data=[data]))
+    refuse(tmp_path, "not the text of that run|a device|cannot be read", name="rnn.resume")
+
+
+def test_a_model_saved_just_before_a_kill_counts(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    pid = os.fork()
+    if pid == 0:  # a run that is killed between the renames of .net and .resume
+        saves, save = 0, RunFiles.save
+
+        def save_or_die(self: RunFiles, state: object) -> None:
+            nonlocal saves
+            saves += 1
+            if saves == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            save(self, state)
+
+        RunFiles.save = save_or_die
+        sys.stdout = open(os.devnull, "w")
+        tiny(tmp_path, epochs=5)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    net = load_dict(tmp_path / "rnn.net")
+    progress = load_dict(tmp_path / "rnn.resume")["state"]["progress"]
+    assert net["val_loss"] < progress["best"] and net["step"] > progress["step"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "evaluate", lambda *_: net["val_loss"] + 1e-6)  # a little worse
+        assert go_on(tmp_path).status == 0
+    assert load_dict(tmp_path / "rnn.net")["step"] == net["step"]
+    assert load_dict(tmp_path / "rnn.resume")["state"]["progress"]["best"] == net["val_loss"]
+
+
+def test_a_state_is_read_only_under_the_lock(tmp_path: Path) -> None:
+    run_stopped_at(tmp_path, 5)
+    with locked(tmp_path / "rnn"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("charrnn.run_files.load_dict", lambda _: pytest.fail("read too early"))
+        refuse(tmp_path, "is training into it", name="rnn.resume")
+
+
+def test_a_state_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    refuse(tmp_path, "no such file", name="no/such.resume")
+    assert os.listdir(tmp_path) == ["a.txt"]
+    os.mkfifo(tmp_path / "fifo.resume")
+    os.symlink("/dev/zero", tmp_path / "zero.resume")
+    for name in ("fifo.resume", "zero.resume"):
+        refuse(tmp_path, "a device or FIFO", name=name)
+    refuse(tmp_path, "a device or FIFO", init_from=str(tmp_path / "zero.resume"))
+
+
+def cut(lines: list[bytes]) -> None:
+    lines[-1] = lines[-1][:-9]
+
+
+STRANGE = {
+    "blank": lambda lines: lines.append(b"\n"),
+    "cut": cut,
+    "latin": lambda lines: lines.append(b'{"note": "caf\xe9"}\n'),
+    "list": lambda lines: lines.append(b"[1, 2]\n"),
+    "deep": lambda lines: lines.append(b"[" * 100_000 + b"\n"),
+    "no loss": lambda lines: lines.append(b'{"step": 3}\n'),
+    "separator": lambda lines: lines.append('{"step": 3, "note": "\u2028"}\n'.encode()),
+    "below zero": lambda lines: lines.append(b'{"step": 3, "val_loss": -1}\n'),
+    "CRLF": lambda lines: lines.__setitem__(slice(None), [x[:-1] + b"\r\n" for x in lines]),
+    "nothing": lambda lines: lines.clear(),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_the_log_is_for_people(tmp_path: Path, kind: str) -> None:
+    data = [write_text(tmp_path)]
+    run_stopped_at(tmp_path / "a", 50, data=data, epochs=2)
+    state = load_dict(tmp_path / "a" / "rnn.resume")
+    path = tmp_path / "a" / "rnn.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    STRANGE[kind](lines)
+    path.write_bytes(b"".join(lines))
+    assert go_on(tmp_path / "a").status == 0
+    after = path.read_bytes().splitlines(keepends=True)
+    kept = [line if line.endswith(b"\n") else line + b"\n" for line in lines]
+    if kind != "nothing":
+        assert after[: len(kept)] == kept  # left as they are
+    added = [json.loads(line) for line in after[len(kept) :]]
+    assert added[-1]["final"] and added[-1]["seconds"] > 0 and added[-1]["chars"] > 0
+    assert len(after) > len(kept) + 3
+    whole = tiny(tmp_path / "b", data=data, epochs=2)
+    assert (tmp_path / "a" / "rnn.net").read_bytes() == (tmp_path / "b" / "rnn.net").read_bytes()
+    assert whole.log[-1]["val_loss"] == added[-1]["val_loss"] and state["run"]
+
+
+def test_a_run_that_ended_may_have_lost_its_log(tmp_path: Path) -> None:
+    last = tiny(tmp_path).log[-1]
+    (tmp_path / "rnn.jsonl").unlink()
+    again = go_on(tmp_path).log
+    assert len(again) == 2 and "settings" in again[0] and again[1] == last
+
+
+def test_a_second_start_while_the_first_works(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    flags = ["--data", "a.txt", "--minutes", "1", "--n-hidden", "8", "--batch-size", "4"]
+    first = start(tmp_path, *flags)
+    while not (tmp_path / "rnn.resume").exists() and first.poll() is None:
+        pass
+    second = [sys.executable, str(ROOT / "train.py"), "--resume", "rnn.resume"]
+    result = subprocess.run(second, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2 and f"process {first.pid} is training into it" in result.stderr
+    first.terminate()
+    assert first.wait(timeout=60) == 143
+    assert not list(tmp_path.glob(".*"))
+    torch.load(tmp_path / "rnn.net")
