@@ -113,10 +113,7 @@ class TrainState:
         for name in ("progress", "cuda_rng"):
             expected.pop(name)
         check_like({k: v for k, v in saved.items() if k != "progress"}, expected, where)
-        for moments in (each for kept in saved["optimizers"] for each in kept.values()):
-            squares, step = moments.get("exp_avg_sq", torch.zeros(1)), moments["step"]
-            if squares.min() < 0 or not 0 <= step <= saved["progress"]["step"]:
-                raise UserError(f"{where}, optimizers: not what this run would have saved")
+        check_moments(saved["optimizers"], saved["progress"]["step"], where)
         try:
             if self.dist.is_main:  # whose it is; the others have their own
                 torch.set_rng_state(saved["rng"])
@@ -133,6 +130,14 @@ class TrainState:
         mine = map_hidden(lambda h: h[:, self.mine].contiguous(), saved["hidden"])  # for cuDNN
         self.hidden = map_hidden(lambda h: h.to(self.device), mine)
         self.counters = {name: saved["counters"][name].to(self.device) for name in COUNTERS}
+
+
+def check_moments(optimizers: list[dict], steps: int, where: str) -> None:
+    """Hold what optimizers kept against what ``steps`` could leave. Raises UserError."""
+    for moments in (each for kept in optimizers for each in kept.values()):
+        squares, step = moments.get("exp_avg_sq", torch.zeros(1)), moments["step"]
+        if squares.min() < 0 or not 0 <= step <= steps:
+            raise UserError(f"{where}, optimizers: not what this run would have saved")
 
 
 def make_moments(optimizers: list[torch.optim.Optimizer]) -> None:

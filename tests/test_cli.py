@@ -89,7 +89,8 @@ BAD = [
 @pytest.mark.parametrize(("command", "reason"), BAD)
 def test_bad_input_is_one_line(trained: Path, command: list[str], reason: str) -> None:
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    result = run(trained, *command)
+    on_cpu = [] if {"--resume", "--device"} & {*command} else ["--device", "cpu"]
+    result = run(trained, *command, *on_cpu)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1 and reason in result.stderr
     assert result.stdout == ""

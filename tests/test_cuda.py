@@ -1,58 +1,107 @@
 """What only a GPU can show; skipped without one."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from charrnn.training import Run, batches, load_resume, train, train_step
+from runs import at_step, evaluations, interrupt, run_in
 
-from charrnn import evaluate
-from charrnn.corpus import load_corpus
-from charrnn.model import detach
-from charrnn.settings import fill_in
+import train
+from charrnn import CharRNN, evaluate
+from charrnn.checkpoint import load_dict
+from charrnn.data import Batches
+from charrnn.distributed import Distributed
+from charrnn.optimizer import make_optimizers
+from charrnn.settings import new_settings, resolve_settings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-FLAGS = {"preset": "accelerator", "epochs": 2, "n_hidden": 32, "n_layers": 2, "lr": 1e-2}
-FLAGS |= {"batch_size": 4, "seq_length": 16, "drop_prob": 0.0, "dtype": "float32"}
 
 
-def make_run(folder: Path, device: str, **flags: object) -> tuple:
-    """What ``train`` takes; the run's files are in ``folder``."""
-    folder.mkdir(exist_ok=True)
-    (folder / "a.txt").write_text("a bad cab led\nthe fed cat back\n" * 100, encoding="utf-8")
-    corpus = load_corpus([str(folder / "a.txt")])
-    paths = {"data": [str(folder / "a.txt")], "ckpt": str(folder / "rnn.net")}
-    return fill_in(FLAGS | paths | {"device": device} | flags, True, len(corpus.ids)), corpus
+@pytest.fixture(autouse=True)
+def no_tf32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """It rounds float32 to 10 bits, and is off by itself for plain products only."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    yield
 
 
 def test_a_gpu_learns_what_a_cpu_does(tmp_path: Path) -> None:
     losses = []
-    for device in ("cpu", "cuda"):
-        run = Run(*make_run(tmp_path / device, device))
-        hidden = run.zeros
-        for x, y in batches(run):
-            loss, hidden = train_step(run, x, y, detach(hidden))
-            run.progress.step += 1
-        losses.append((loss.item(), evaluate(run.model, run.val_ids)))
-    assert losses[0] == pytest.approx(losses[1], abs=5e-3) and losses[0][1] < 2
+    for device, dtype in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "float16")):
+        folder = tmp_path / f"{device}-{dtype}"
+        run_in(folder, device=device, dtype=dtype, drop_prob=0.0, preset="laptop")
+        losses.append([line["val_loss"] for line in evaluations(folder)])
+    cpu, gpu, half = losses
+    assert gpu == pytest.approx(cpu, abs=5e-3) and cpu[-1] < cpu[0] - 0.2
+    assert half == pytest.approx(cpu, abs=2e-2)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_step_waits_for_nothing(tmp_path: Path, dtype: str) -> None:
-    run = Run(*make_run(tmp_path, "cuda", dtype=dtype, drop_prob=0.5))
-    x, y = next(batches(run))
-    _, hidden = train_step(run, x, y, run.zeros)  # sets the libraries up
-    assert x.is_cuda and x.dtype == torch.uint8
-    torch.cuda.set_sync_debug_mode("error")
+@pytest.mark.parametrize("preset", ["laptop", "accelerator"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_step_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, preset: str
+) -> None:
+    getitem, agree, steps = Batches.__getitem__, Distributed.agree, 0
+
+    def begin(batches: Batches, step: int) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > 5:  # the first ones set the libraries up
+            torch.cuda.set_sync_debug_mode("error")
+        return getitem(batches, step)
+
+    def end(*args: Any) -> Any:
+        torch.cuda.set_sync_debug_mode("default")
+        return agree(*args)
+
+    monkeypatch.setattr(Batches, "__getitem__", begin)
+    monkeypatch.setattr(Distributed, "agree", end)
     try:
-        train_step(run, x, y, detach(hidden))
+        assert run_in(tmp_path, device="cuda", dtype=dtype, preset=preset).status == 0
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert steps > 50
 
 
-def test_a_run_on_a_gpu_ends_and_can_be_taken_up_again(tmp_path: Path) -> None:
-    assert train(*make_run(tmp_path, "cuda", dtype="auto")) == 0
-    settings, state = load_resume(str(tmp_path / "rnn.resume"))
-    run = Run(settings, load_corpus(settings.data), state)
-    assert run.fraction_done() == 1
-    assert run.lines[-1]["val_loss"] == pytest.approx(evaluate(run.model, run.val_ids), abs=1e-3)
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_run_on_a_gpu_can_be_taken_up_there_and_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    with monkeypatch.context() as patch:
+        at_step(patch, 60, interrupt)
+        assert run_in(tmp_path, device="cuda", dtype="auto").status == 130
+    state = load_dict(tmp_path / "rnn.resume")["state"]
+    assert all(part.dtype == torch.float32 for part in state["hidden"])
+    trained = train.train(resume=str(tmp_path / "rnn.resume"), device=device)
+    losses = [line["val_loss"] for line in evaluations(tmp_path)]
+    assert trained.status == 0 and losses[-1] < losses[0]
+    assert trained.model.fc.weight.device.type == device
+
+
+def test_gradients_in_float16_are_those_in_float32() -> None:
+    """A model that has learned has gradients too small for float16."""
+    ids = torch.arange(64, device="cuda").repeat(8, 3) % 64
+    x, y = ids[:, :-1], ids[:, 1:].contiguous()
+    gradients = []
+    for dtype in (torch.float32, torch.float16):
+        torch.manual_seed(1)
+        model = CharRNN(tuple(map(chr, range(64))), 256, 2, 0.0).cuda()
+        preset = {"preset": "accelerator"}
+        settings = resolve_settings(new_settings(preset, None), True, 10**6, lambda: 1e6)
+        optimizers = make_optimizers(model, settings, dtype)
+        for group in (group for each in optimizers for group in each.param_groups):
+            group["lr"] = 0.0
+        train.train_step(model, optimizers, x, y, model.init_hidden(8), 1e9, dtype)
+        gradients.append(model.lstm.weight_hh_l0.grad)
+    exact, half = gradients
+    assert (half - exact).norm() < 0.03 * exact.norm()
+    assert (half == 0).float().mean() < (exact == 0).float().mean() + 0.01
+
+
+def test_the_loss_is_the_same_on_a_gpu() -> None:
+    torch.manual_seed(1)
+    model, ids = CharRNN(tuple("abcdefgh"), 64, 2, 0.5), torch.randint(8, (20_000,))
+    expected = evaluate(model, ids)
+    assert evaluate(model.cuda(), ids) == pytest.approx(expected, abs=1e-4)
+    assert evaluate(model, ids.cuda(), torch.float16) == pytest.approx(expected, abs=5e-3)

@@ -94,6 +94,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
 
     def save(path: Path, contents: dict) -> None:
         files[str(path)] = contents
+        Path(path).touch()
 
     def load(path: Path) -> dict:
         with unfaked():  # as torch.load(map_location="cpu") gives them
@@ -138,7 +139,8 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
         put(module, "save_dict", save)
         put(module, "load_dict", load)
         put(module, "build_model", without_fakes(module.build_model))
-    put(train_state, "check_like", without_fakes(train_state.check_like))
+    for name in ("check_like", "check_moments"):
+        put(train_state, name, without_fakes(getattr(train_state, name)))
     put(generation, "_captured", captured)
     put(torch, "Generator", Generator)
     put(torch.cuda, "device", lambda device: nullcontext())

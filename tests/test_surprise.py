@@ -174,7 +174,7 @@ def test_info_is_what_the_checkpoint_says(capsys: pytest.CaptureFixture[str]) ->
         "deep": [[[[[[[1]]]]]]],
     }
     save_checkpoint("a.net", bigram_model(tuple("ab"))[0], **about)
-    assert eval_program.main(["--ckpt", "a.net", "--info"]) == 0
+    assert eval_program.main(["--ckpt", "a.net", "--info", "--device", "cpu"]) == 0
     (line,) = lines_of(capsys)
     assert line["settings"] == {"lr": 0.004, "seed": 7, "x": "nan"}
     assert line["text"] == about["text"] and line["torch"] == "2.14.0"
@@ -188,7 +188,7 @@ def test_a_loss_that_is_no_number_is_one_line(capsys: pytest.CaptureFixture[str]
         model.fc.weight.copy_(torch.tensor([[3e38, -3e38], [-3e38, 3e38]]))
     save("a", model, "abab")
     for args in ((*READ, "--surprise", "a.html"), ("--text", "ab")):
-        assert eval_program.main(["--ckpt", "a.net", *args]) == 2
+        assert eval_program.main(["--ckpt", "a.net", "--device", "cpu", *args]) == 2
         out, error = capsys.readouterr()
         assert not out and error.count("\n") == 1 and "not a number" in error
     assert not Path("a.html").exists()
@@ -214,7 +214,7 @@ def test_refusals_leave_all_as_it_was(capsys: pytest.CaptureFixture[str]) -> Non
         ("--ckpt", "a.net", *READ, "--top", "5"),
         ("--ckpt", "a.net", "--text", "ab", "--top", "-1"),
     ):
-        assert eval_program.main([*args]) == 2, args
+        assert eval_program.main(["--device", "cpu", *args]) == 2, args
         out, error = capsys.readouterr()
         assert error.count("\n") == 1 and not out
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
