@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import ROOT, contents
+from runs import ROOT, contents, run_in
 from torch import Tensor
 
 import train
@@ -410,6 +410,33 @@ def test_what_claims_gigabytes_or_code_is_refused(tmp_path: Path, claim: Call) -
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert not loads_or_says_why(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize("raw", [b"]" * (1 << 24), b"}" * (1 << 22), b"(" * (1 << 24)])
+def test_many_small_objects_are_refused_unmade(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "a.net"
+    save_checkpoint(path, CharRNN(tuple(map(chr, range(20_000))), 1, 1))
+    load_checkpoint(path)  # the longest of ours
+    rewrite(path, zipfile.ZIP_STORED, data=b"\x80\x02" + raw + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert not loads_or_says_why(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_a_value_nested_too_deep_to_print(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rnn.resume"
+    run_in(tmp_path, epochs=1, seed=201, n_hidden=4)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        raw = archive.read("rnn/data.pkl")
+    assert raw.count(b"K\xc9") == 1  # that seed
+    deep = b"]" * 200_000 + b"a" * 199_999
+    rewrite(path, zipfile.ZIP_STORED, data=raw.replace(b"K\xc9", deep))
+    assert path.read_bytes() != whole
+    assert train.main(["--resume", str(path)]) == 2
+    assert "seed is [[[" in (said := capsys.readouterr().err) and said.count("\n") == 1
 
 
 def strange_text(chance: random.Random, length: int) -> str:
