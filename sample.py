@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, BinaryIO, NoReturn, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import torch
 
@@ -28,19 +28,9 @@ TOP_K, SIZE, REPLY = 5, 1000, 300  # where the user does not say
 MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side, and their characters
 
 
-class SampleParser(Parser):
-    """A Parser that knows what to do about a prime such as ``-x``, which looks like a flag."""
-
-    def error(self, message: str) -> NoReturn:
-        if message.endswith("expected one argument"):
-            flag = message.split()[1].rstrip(":")
-            message += f"; if its value begins with a hyphen, write {flag}=-x"
-        super().error(message)
-
-
 def parser() -> Parser:
     """Every flag with its default."""
-    p = SampleParser("Generate text from a model that train.py made. Only text goes to stdout.")
+    p = Parser("Generate text from a model that train.py made. Only text goes to stdout.")
     text = p.add_argument_group("text")
     text.add_argument("--ckpt", metavar="FILE", default="rnn.net", help="the model")
     prime = text.add_mutually_exclusive_group()

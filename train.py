@@ -8,21 +8,23 @@ in model.py, what is kept on disk in run_files.py.
 import charrnn.start  # noqa: F401, before torch
 
 # isort: split
+import math
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn.budget import Budget, seconds_per_step
+from charrnn.budget import Budget, chars_per_minute, seconds_per_step
 from charrnn.checkpoint import load_checkpoint
 from charrnn.cli import command
 from charrnn.console import catch_signals
 from charrnn.corpus import load_corpus
 from charrnn.data import Batches, split_text
-from charrnn.device import keep_freed_memory, pick_device, pick_dtype
+from charrnn.device import device_notes, keep_freed_memory, pick_device, pick_dtype
 from charrnn.distributed import Distributed
 from charrnn.evaluation import evaluate
 from charrnn.flags import parse_args
@@ -35,6 +37,7 @@ from charrnn.settings import new_settings, resolve_settings, resume_settings
 from charrnn.train_state import TrainState
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
+LOSS_SCALE = 1024  # in float16, where small gradients would become 0 (Micikevicius et al. 2018)
 DECAY = 0.6  # of the run, at its end, over which it falls to zero
 READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
 MAX_BAD_STEPS = 20  # in a row, before the run goes back to where it was last saved
@@ -62,11 +65,12 @@ def train_step(
     loss = F.cross_entropy(logits.float(), y.flatten())
 
     model.zero_grad()
-    scale = 1024 if dtype == torch.float16 else 1  # small gradients would become 0 in float16
-    (loss * scale).backward()
-    if scale != 1:
+    if dtype == torch.float16:
+        (loss * LOSS_SCALE).backward()
         for weight in model.parameters():
-            weight.grad /= scale
+            weight.grad /= LOSS_SCALE
+    else:
+        loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a rare steep place must not throw
     # a gradient that is not finite must change nothing: the optimizers skip the step where
     # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
@@ -89,20 +93,21 @@ def train(resume: str | None = None, **given: Any) -> Trained:
     with files.locked(), catch_signals() as caught, Reporter(dist.is_main) as report:
         # settings and text
         saved = dist.from_main(files.load_resume) if resume else None
-        source = load_checkpoint(given["init_from"]) if given.get("init_from") else None
+        path = given.get("init_from")
+        source = dist.from_main(lambda: load_checkpoint(path)) if path else None
         given = resume_settings(saved["settings"], given) if saved else new_settings(given, source)
         fingerprint = saved["fingerprint"] if saved else None  # of the text that it must be
         corpus = load_corpus(given["data"], given["min_count"], given["encoding"], fingerprint)
         device = dist.place(pick_device(given["device"]))
-        settings = resolve_settings(given, device.type != "cpu", len(corpus.ids))
-        dtype = pick_dtype(settings.dtype, device)  # of the products; what is kept is float32
+        dtype = pick_dtype(given["dtype"], device)  # of the products; what is kept is float32
+        speed = partial(chars_per_minute, device, dtype)
+        settings = resolve_settings(given, device.type != "cpu", len(corpus.ids), speed)
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
-        ids, newline = corpus.encode_with(tokens), None
-        if settings.val_split == "lines" and "\n" in tokens:
-            newline = tokens.index("\n")
-        train_ids, val_ids = split_text(ids, settings.val_frac, newline, settings.seed)
+        ids, how = corpus.encode_with(tokens), (tokens, settings.val_split, settings.seed)
+        train_ids, val_ids = split_text(ids, settings.val_frac, *how)
+        train_ids = train_ids.to(device)  # as a whole: a step would wait for each copy
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
 
@@ -116,10 +121,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         encode_prime(model, prime)  # raises now for characters that the model does not know
         ddp_model = dist.wrap(model)  # the same weights; gradients averaged over all processes
         optimizers = make_optimizers(model, settings, dtype)
-        zeros = model.init_hidden(rows.stop - rows.start)
-        seconds = seconds_per_step(model, batches, zeros, dtype)
+        initial_hidden = model.init_hidden(rows.stop - rows.start)
+        seconds = seconds_per_step(model, batches, initial_hidden, dtype)
         budget = Budget(settings, batches, len(val_ids), seconds)
-        state = TrainState(model, optimizers, zeros, dist, rows, budget.val_chars)
+        state = TrainState(model, optimizers, initial_hidden, dist, rows, budget.val_chars)
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
         # files: once saved, the run can be taken up again at any step
@@ -128,7 +133,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
             state.load_state_dict(saved["state"], f"--resume {resume}")
         notes = files.take_up(progress) if saved else files.begin()
         report.header(settings, model, batches, val_ids, dtype, budget, progress)
-        report.say(*corpus.notes, *notes)
+        report.say(*device_notes(settings.device, device), *corpus.notes, *notes)
         files.save(state)
         if not dist.is_main:
             torch.manual_seed(settings.seed + dist.rank + progress.step)  # each drops other units
@@ -138,9 +143,9 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         began = time.perf_counter() - progress.seconds
         model.train()
         while (done := budget.fraction_done(progress)) < 1 and not caught:
-            x, y = (ids.to(device, torch.long, non_blocking=True) for ids in batches[progress.step])
+            x, y = (ids.to(device, torch.long) for ids in batches[progress.step])
             if not batches.continues(progress.step):
-                state.hidden = zeros  # what was read before is not what comes before
+                state.hidden = initial_hidden  # what was read before is not what comes before
             share = schedule(done) if settings.decay else 1.0
             for group in (group for each in optimizers for group in each.param_groups):
                 group["lr"] = group["peak_lr"] * share * progress.lr_scale
@@ -172,9 +177,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     report.evaluation(model, progress, batches, train_loss, val_loss, text)
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
-        if progress.best == float(
-            "inf"
-        ):  # stopped before the first evaluation: a model all the same
+        if math.isinf(progress.best):  # stopped before the first evaluation: a model all the same
             files.save_model(model, evaluate(model, held_out, dtype), 0, progress.step)
         val_loss = None
         if dist.is_main and not files.save_errors:

@@ -1,1 +1,3 @@
-"""One script per question; each prints ratios measured side by side in one run."""
+"""One script per question; each prints figures measured side by side in one run."""
+
+import charrnn.start  # noqa: F401, before torch, as in the programs

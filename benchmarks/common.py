@@ -1,6 +1,7 @@
-"""What the benchmarks share: the machine's name, turns taken in alternation, tables."""
+"""What the benchmarks share: a text, the machine's name, turns taken in alternation, tables."""
 
 import datetime
+import os
 import platform
 import re
 import statistics
@@ -12,7 +13,37 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import cyrillic
+from charrnn.corpus import ANNA, load_corpus
+from charrnn.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+ANNA_CHARS = 1_985_223
+# libgomp's own default, which charrnn.start replaces: the notebook does not
+OPENMP_DEFAULT = {"GOMP_SPINCOUNT": "300000"}
+
 Turn = Callable[[], float]  # does some work, returns a rate
+
+
+def make_text(folder: str, n_chars: int = ANNA_CHARS) -> str:
+    """Write a made-up text, as long as Anna Karenina unless said; its path."""
+    path = Path(folder, "made_up.txt")
+    path.write_text(cyrillic.text(n_chars), encoding="utf-8", newline="")
+    return str(path)
+
+
+def find_text(data: str | None, folder: str) -> str:
+    """``data``, else Anna Karenina, found or downloaded as train.py does it, else a made-up text in
+    ``folder``; prints which. Raises UserError where ``data`` cannot be read."""
+    try:
+        load_corpus([data] if data else None)
+        path = data or str(ANNA)
+    except UserError:
+        if data:
+            raise
+        path = make_text(folder)
+    print(f"text: {path}", flush=True)
+    return path if path == "python-docs" else str(Path(path).resolve())
 
 
 def machine(device: torch.device) -> str:
@@ -44,16 +75,23 @@ def rate(work: Callable[[], int], seconds: float, device: torch.device) -> float
     return done / (time.perf_counter() - began)
 
 
-def in_a_process(script: str, side: str, *flags: str) -> Turn:
+def in_a_process(script: str, side: str, *flags: str, env: dict[str, str] | None = None) -> Turn:
     """A turn of a script's ``--child`` in a process of its own; the child prints a number."""
     command = [sys.executable, "-m", f"benchmarks.{script}", *flags, "--child", side]
-    return lambda: float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+    def turn() -> float:
+        child = subprocess.run(
+            command, cwd=ROOT, env=os.environ | (env or {}), stdout=subprocess.PIPE, text=True
+        )
+        if child.returncode:
+            raise UserError(f"{' '.join(command[1:])} failed")
+        return float(child.stdout)
+
+    return turn
 
 
 def alternate(turns: dict[str, Turn], repeats: int) -> dict[str, list[float]]:
     """Each side's rates, the sides taking turns so that a change of the machine hits all alike."""
-    for turn in turns.values():  # not counted: it also sets things up
-        turn()
     rates: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(repeats):
         for name, turn in turns.items():

@@ -1,75 +1,164 @@
-"""Every figure that needs a GPU, with one command: ``python -m benchmarks.gpu``."""
+"""Every figure that needs a GPU, beside what is wanted of it. On any NVIDIA GPU: where float16 is
+fast (capability 7.0, as of a V100 or T4) ours trains in it, else in float32."""
 
+import json
+import math
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import DeviceType
 
-from benchmarks.common import machine, wait
-from benchmarks.notebook_baseline import NotebookRNN, Windows, train_steps
-from benchmarks.training_speed import our_steps
-from charrnn.corpus import load_corpus
-from charrnn.data import split_text
+from benchmarks.common import ROOT, find_text, machine, make_text, table, wait
+from benchmarks.notebook_baseline import NotebookRNN, Windows, held_out_loss, train_steps
+from benchmarks.ours import WARM_UP, Enough, watch
+from charrnn.cli import Parser, command
+from charrnn.corpus import Corpus, load_corpus
+from charrnn.data import Batches, split_text
+from charrnn.device import pick_device
+from charrnn.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+LSTM = ("aten::_cudnn_rnn", "aten::_cudnn_rnn_backward")
+N_PROFILED = 20  # steps
+
+TINY = {  # flags with which each part takes seconds
+    "training_speed": "--repeats 1 --seconds 0.01 --batch 4 8 --sizes 8x1",
+    "sampling_speed": "--repeats 1 --seconds 0.01 --sizes 8 --streams 1",
+    "memory": "--sizes 8x1",
+    "train.py": "--preset accelerator --n-hidden 8",
+}
 
 
-def cudnn_share(device: torch.device) -> float:
-    """How much of the GPU's time in our training step at 1024 x 2 is cuDNN's own."""
-    flags = {"n_hidden": 1024, "n_layers": 2, "drop_prob": 0.5, "device": "cuda", "dtype": "auto"}
-    with tempfile.TemporaryDirectory() as folder:
-        steps = our_steps(load_corpus(["python-docs"]), Path(folder), **flags)
-        list(islice(steps, 5))
-        with torch.profiler.profile() as profile:
-            list(islice(steps, 20))
+def run(*arguments: str, **options: Any) -> None:
+    """Run Python with these arguments in the project's folder. Raises UserError where it fails."""
+    if subprocess.run([sys.executable, *arguments], cwd=ROOT, **options).returncode:
+        raise UserError(f"{' '.join(arguments)} failed, as said above")
+
+
+def kernel_times(events: Iterable[Any]) -> tuple[float, float]:
+    """(of cuDNN's LSTM, in all) microseconds in which the GPU computed or copied.
+
+    A kernel stands in a profile twice: for itself, with the device's type, and in the time of the
+    operation that launched it. All is the sum of the former alone; the latter say whose they are.
+    """
+    device_time = lstm_time = 0.0
+    for event in events:
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation:
+            device_time += event.self_device_time_total
+        elif event.device_type == DeviceType.CPU and event.key in LSTM:
+            lstm_time += event.device_time_total
+    return lstm_time, device_time
+
+
+def lstm_share(data: str, device: torch.device, n_hidden: int) -> str:
+    """What the GPU does in our training step at two layers, in a sentence."""
+    profile, began = torch.profiler.profile(), 0.0
+
+    def before_step(n: int) -> None:
+        nonlocal began
+        if n == WARM_UP:
             wait(device)
-    events = profile.key_averages()
-    cudnn = sum(e.device_time_total for e in events if "cudnn_rnn" in e.key)
-    return cudnn / sum(e.self_device_time_total for e in events)
+            profile.start()
+            began = time.perf_counter()
+        elif n == WARM_UP + N_PROFILED:
+            wait(device)
+            seconds = time.perf_counter() - began
+            profile.stop()
+            raise Enough(seconds)
 
-
-def main() -> None:
-    """Run the other benchmarks on cuda, then 15 epochs of both recipes on Anna Karenina."""
-    if not torch.cuda.is_available():
-        sys.exit("benchmarks.gpu: error: no CUDA GPU here")
-    for name in ("training_speed", "sampling_speed", "memory"):
-        print(f"\n## {name}\n", flush=True)
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--device", "cuda"]
-        subprocess.run(command, cwd=ROOT, check=True)
-    device = torch.device("cuda")
-    print(
-        f"\n## the LSTM's share\n\n{cudnn_share(device):.0%} of our step is cuDNN's LSTM",
-        flush=True,
+    size = {"n_hidden": n_hidden, "n_layers": 2, "drop_prob": 0.5}
+    batch = {"batch_size": 128, "seq_length": 256}
+    seconds = watch(before_step, data=[data], device=str(device), **size, **batch)
+    lstm, total = kernel_times(profile.key_averages())
+    return (
+        f"{lstm / total:.0%} of the time of our step's kernels is cuDNN's LSTM; under the profiler "
+        f"the GPU was busy for {total / 1e6 / seconds:.0%} of the time"
     )
-    print(f"\n## 15 epochs\n\n{machine(device)}", flush=True)
-    data = sys.argv[1] if len(sys.argv) > 1 else "../shared/data/anna.txt"
-    corpus = load_corpus([data])
-    train, _ = split_text(corpus.ids, 0.1)
-    tokens = len(corpus.vocabulary)
-    steps = Windows(np.asarray(train), 128, 256)
-    n_steps = 15 * steps.rows.shape[1] // steps.width
-    losses = train_steps(NotebookRNN(tokens, 1024, 2).cuda(), np.asarray(train), 128, 256, device)
-    next(losses)
+
+
+def our_run(data: str, epochs: int, device: torch.device, flags: list[str]) -> tuple[dict, float]:
+    """``train.py --epochs``: the log's first and last line as one, and seconds in all."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        command = ["train.py", "--epochs", str(epochs), "--device", str(device), "--data", data]
+        run(*command, "--ckpt", str(Path(folder, "rnn.net")), *flags)
+        seconds = time.perf_counter() - began
+        lines = Path(folder, "rnn.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads(lines[0]) | json.loads(lines[-1]), seconds
+
+
+def their_run(
+    corpus: Corpus, epochs: int, device: torch.device, n_hidden: int, val_frac: float
+) -> tuple[float, float]:
+    """The notebook's training: (held-out loss in nats per character, seconds of its steps)."""
+    train_ids, held_out = split_text(corpus.ids, val_frac)
+    tokens, ids = corpus.vocabulary.tokens, np.asarray(train_ids)
+    n_steps = epochs * len(list(Windows(ids, 128, 256)))
+    torch.manual_seed(1)
+    model = NotebookRNN(len(tokens), n_hidden, 2).to(device)
     wait(device)
     began = time.perf_counter()
-    for _ in range(n_steps):
-        next(losses)
+    for _ in islice(train_steps(model, ids, 128, 256, device), n_steps):
+        pass
     wait(device)
-    print(f"notebook: {n_steps} steps in {time.perf_counter() - began:.0f} s", flush=True)
+    seconds = time.perf_counter() - began
+    return held_out_loss(model, tokens, held_out), seconds
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, try every part in seconds, then run the long ones."""
+    p = Parser(__doc__)
+    p.add_argument("--data", help="default: Anna Karenina, or a made-up text as long")
+    p.add_argument("--device", default="cuda", help="cuda or cuda:N; cpu only with --tiny")
+    p.add_argument("--epochs", type=int, default=15, help="of both recipes")
+    p.add_argument("--tiny", action="store_true", help="try every part; figures mean nothing")
+    args = p.parse_args(argv)
+    device = pick_device(args.device)
     with tempfile.TemporaryDirectory() as folder:
-        ckpt = str(Path(folder, "rnn.net"))
-        command = [sys.executable, "train.py", "--epochs", "15", "--device", "cuda"]
-        began = time.perf_counter()
-        subprocess.run([*command, "--data", data, "--ckpt", ckpt], cwd=ROOT, check=True)
-        print(f"ours: {time.perf_counter() - began:.0f} s in all", flush=True)
-        command = [sys.executable, "-m", "charrnn.evaluate", "--ckpt", ckpt, "--data", data]
-        subprocess.run(command, cwd=ROOT, check=True)
+        if args.tiny:
+            data, epochs, n_hidden, tiny = make_text(folder, 80_000), 1, 8, TINY
+        else:
+            data, epochs, n_hidden, tiny = find_text(args.data, folder), args.epochs, 1024, {}
+        corpus = load_corpus([data])
+        Batches(split_text(corpus.ids, 0.1)[0], 128, 256)  # raises now for a text too short
+        if not args.tiny:  # nothing may be found missing after an hour
+            print("every part in small first, for a minute or two", flush=True)
+            command = ["-m", "benchmarks.gpu", "--tiny", "--device", args.device]
+            run(*command, stdout=subprocess.DEVNULL)
+        print(machine(device), flush=True)
+
+        def part(title: str, name: str, *more: str) -> None:
+            print(f"\n## {title}\n", flush=True)
+            flags = ["--device", args.device, *more, *tiny.get(name, "").split()]
+            run("-m", f"benchmarks.{name}", *flags)
+
+        part("Training: a ratio of 3 is wanted", "training_speed", "--data", data)
+        same = ("--dtype", "float32", "--sizes", "1024x2")
+        part("Training, ours in float32, too", "training_speed", "--data", data, *same)
+        part("Sampling: a ratio of 10 with one stream is wanted", "sampling_speed")
+        part("Memory", "memory")
+        print("\n## What the GPU does\n", flush=True)
+        if device.type == "cuda":
+            print(lstm_share(data, device, n_hidden), flush=True)
+        print(f"\n## {epochs} epochs: 1.19 nats in the notebook's time is wanted\n", flush=True)
+        ours, our_seconds = our_run(data, epochs, device, tiny.get("train.py", "").split())
+        loss, seconds = their_run(corpus, epochs, device, n_hidden, ours["val_frac"])
+        rows = [["recipe", "held out, nats/char", "bits", "seconds"]]
+        for name, nats, spent in (
+            ("notebook, its steps alone", loss, seconds),
+            ("ours, from the command to its end", ours["val_loss"], our_seconds),
+        ):
+            rows.append([name, f"{nats:.4f}", f"{nats / math.log(2):.4f}", f"{spent:.0f}"])
+        table(rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

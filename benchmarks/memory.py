@@ -7,29 +7,30 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.common import in_a_process, machine, table
+from benchmarks.common import ROOT, in_a_process, machine, table
 from benchmarks.notebook_baseline import NotebookRNN, train_steps
-from benchmarks.training_speed import our_steps
+from benchmarks.ours import Enough, watch
+from charrnn.cli import Parser, command
 from charrnn.corpus import load_corpus
 from charrnn.device import pick_device
+from charrnn.errors import UserError
 
 
 def child(side: str, device: torch.device, n_hidden: int, n_layers: int) -> None:
     """Train for three steps of 128 x 256 and print the peak in MiB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    corpus = load_corpus(["python-docs"])
     if side == "ours":
-        with tempfile.TemporaryDirectory() as folder:
-            flags = {"n_hidden": n_hidden, "n_layers": n_layers, "drop_prob": 0.5, "dtype": "auto"}
-            flags |= {"device": str(device), "batch_size": 128, "seq_length": 256}
-            list(islice(our_steps(corpus, Path(folder), **flags), 3))
+        size = {"n_hidden": n_hidden, "n_layers": n_layers, "batch_size": 128, "seq_length": 256}
+        watch(stop_after(3), data=["python-docs"], device=str(device), drop_prob=0.5, **size)
     else:
+        corpus = load_corpus(["python-docs"])
         model = NotebookRNN(len(corpus.vocabulary), n_hidden, n_layers).to(device)
         list(islice(train_steps(model, np.asarray(corpus.ids), 128, 256, device), 3))
     if device.type == "cuda":
@@ -38,12 +39,22 @@ def child(side: str, device: torch.device, n_hidden: int, n_layers: int) -> None
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
 
 
-def peak(command: list[str]) -> float:
+def stop_after(n_steps: int) -> Callable[[int], None]:
+    """For ``watch``: no more steps than these."""
+
+    def before_step(n: int) -> None:
+        if n == n_steps:
+            raise Enough(None)
+
+    return before_step
+
+
+def peak(arguments: list[str]) -> float:
     """The most MiB that a process and the files it maps took."""
-    process = subprocess.Popen(command, stdout=sys.stderr)
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"benchmarks.memory: {' '.join(command)} failed")
+        raise UserError(f"{' '.join(arguments[1:])} failed")
     return usage.ru_maxrss / 2**10
 
 
@@ -52,25 +63,28 @@ def of_text(text: str, device: str, flags: list[str]) -> None:
     rows = [["run", "text", "peak", "beyond importing torch"]]
     torch_alone = peak([sys.executable, "-c", "import torch"])
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "train.py", "--data", text, "--ckpt", f"{folder}/rnn.net"]
+        train = [sys.executable, "train.py", "--data", text, "--ckpt", f"{folder}/rnn.net"]
         for run in ("first", "second"):
-            most = peak([*command, "--device", device, *flags])
+            most = peak([*train, "--device", device, *flags])
             size = f"{Path(text).stat().st_size / 1e6:,.0f} MB"
             rows.append([run, size, f"{most:,.0f} MiB", f"{most - torch_alone:,.0f} MiB"])
     table(rows)
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Parse the command line and print the table."""
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--device", default="auto")
-    p.add_argument("--sizes", nargs="+", default=("256x1", "512x2", "1024x2"))
+    p = Parser(f"{__doc__} Other flags then go to train.py.")
+    p.add_argument("--device", default="auto", help="of both sides")
+    p.add_argument(
+        "--sizes", nargs="+", default=("256x1", "512x2", "1024x2"), help="units x layers"
+    )
     p.add_argument("--child", help=argparse.SUPPRESS)
-    p.add_argument("--text", metavar="FILE")
-    args, flags = p.parse_known_args()
+    p.add_argument("--text", metavar="FILE", help="a text of any length")
+    args, flags = p.parse_known_args(argv)
     device = pick_device(args.device)
     if args.text:
-        of_text(args.text, args.device, flags)
+        of_text(str(Path(args.text).resolve()), args.device, flags)
         return
     if args.child:
         child(args.child, device, *map(int, args.sizes[0].split("x")))
@@ -85,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
+from charrnn import CharRNN, evaluate
+
 
 class NotebookRNN(nn.Module):
     """One-hot ``[B, T, V]`` -> logits ``[B * T, V]``."""
@@ -21,7 +23,8 @@ class NotebookRNN(nn.Module):
     def __init__(self, n_tokens: int, n_hidden: int, n_layers: int, drop_prob: float = 0.5) -> None:
         super().__init__()
         self.n_tokens, self.n_hidden, self.n_layers = n_tokens, n_hidden, n_layers
-        self.lstm = nn.LSTM(n_tokens, n_hidden, n_layers, dropout=drop_prob, batch_first=True)
+        between = drop_prob if n_layers > 1 else 0.0  # else PyTorch warns that it does nothing
+        self.lstm = nn.LSTM(n_tokens, n_hidden, n_layers, dropout=between, batch_first=True)
         self.dropout = nn.Dropout(drop_prob)
         self.fc = nn.Linear(n_hidden, n_tokens)
 
@@ -68,6 +71,13 @@ def train_steps(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             yield loss.item()
+
+
+def held_out_loss(model: NotebookRNN, tokens: tuple[str, ...], ids: Tensor) -> float:
+    """Nats per character of ``ids``, evaluated as our models are."""
+    judged = CharRNN(tokens, model.n_hidden, model.n_layers)
+    judged.load_state_dict(model.state_dict())
+    return evaluate(judged.to(model.fc.weight.device), ids)
 
 
 def sample_ids(model: NotebookRNN, top_k: int = 5, first: int = 0) -> Iterator[int]:

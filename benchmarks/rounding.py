@@ -1,40 +1,42 @@
 """What rounded weights cost: the KL divergence from the float32 distribution on held-out text."""
 
-import argparse
+import sys
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks.common import table
 from charrnn import load_checkpoint
+from charrnn.cli import Parser, command
 from charrnn.corpus import load_corpus
 from charrnn.data import split_text
-from charrnn.generation import Decoder, Streams
+from charrnn.generation import Decoder
 
 ROWS = 64
 
 
+@command
 @torch.no_grad()
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Read the end of the held-out text in 64 streams with each decoder and print the table."""
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--ckpt", nargs="+", required=True)
-    p.add_argument("--data", default="../shared/data/anna.txt")
-    p.add_argument("--chars", type=int, default=64_000)
-    args = p.parse_args()
+    p = Parser(__doc__)
+    p.add_argument("--ckpt", nargs="+", required=True, help="models")
+    p.add_argument("--data", help="their text (default: Anna Karenina)")
+    p.add_argument("--chars", type=int, default=64_000, help="read, of the end of the text")
+    args = p.parse_args(argv)
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     rows = [["model", "weights", "characters", "nats/char", "mean KL", "largest KL"]]
-    corpus = load_corpus([args.data])
+    corpus = load_corpus([args.data] if args.data else None)
     for path in args.ckpt:
         model = load_checkpoint(path)
-        _, held_out = split_text(corpus.encode_for(model.unique_tokens), 0.1)
+        _, held_out = split_text(corpus.encode_with(model.unique_tokens), 0.1)
         ids = held_out[-args.chars :].long()
         ids = ids[: len(ids) // ROWS * ROWS].view(ROWS, -1)
-        decoders = {name: Decoder(model, dtype, False) for name, dtype in dtypes.items()}
-        streams = {name: Streams(d, model.init_hidden(ROWS)) for name, d in decoders.items()}
+        zeros = model.init_hidden(ROWS)
+        decoders = {name: Decoder(model, zeros, dtype) for name, dtype in dtypes.items()}
         loss, kl, largest = (dict.fromkeys(dtypes, 0.0) for _ in range(3))
         for x, y in zip(ids.T[:-1], ids.T[1:], strict=True):
-            logp = {name: d.step(x, streams[name]).log_softmax(1) for name, d in decoders.items()}
+            logp = {name: d.step(x).log_softmax(1) for name, d in decoders.items()}
             for name in dtypes:
                 each = F.kl_div(logp[name], logp["float32"], log_target=True, reduction="none")
                 kl[name] += each.sum().item()
@@ -48,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 import argparse
 import statistics
+import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import (
+    OPENMP_DEFAULT,
     alternate,
     in_a_process,
     machine,
@@ -20,11 +22,11 @@ from benchmarks.common import (
 )
 from benchmarks.notebook_baseline import NotebookRNN, sample_ids
 from charrnn import CharRNN, load_checkpoint, save_checkpoint
+from charrnn.cli import Parser, command
 from charrnn.device import pick_device
 from charrnn.generation import generate
 
 TOKENS = tuple(map(chr, range(40, 123)))  # 83, as in Anna Karenina
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BLOCK = 16
 
 
@@ -38,7 +40,7 @@ def child(side: str, path: str, seconds: float, device: torch.device) -> float:
         return rate(lambda: len(list(islice(chars, BLOCK))), seconds, device)
     streams, dtype = side.split()
     model = load_checkpoint(path, device)
-    steps = generate(model, "A", int(streams), top_k=5, dtype=DTYPES[dtype])
+    steps = generate(model, "A", int(streams), top_k=5, dtype=getattr(torch, dtype))
 
     def block() -> int:
         torch.stack(list(islice(steps, BLOCK))).cpu()
@@ -48,21 +50,23 @@ def child(side: str, path: str, seconds: float, device: torch.device) -> float:
     return rate(block, seconds, device)
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Parse the command line and print the table."""
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--device", default="auto")
-    p.add_argument("--repeats", type=int, default=5)
-    p.add_argument("--seconds", type=float, default=1)
-    p.add_argument("--sizes", type=int, nargs="+", default=(128, 512, 1024))
-    p.add_argument("--streams", type=int, nargs="+", default=(1, 8, 64))
+    p = Parser(__doc__)
+    p.add_argument("--device", default="auto", help="of both sides")
+    p.add_argument("--repeats", type=int, default=5, help="turns of each side")
+    p.add_argument("--seconds", type=float, default=1, help="of each turn")
+    p.add_argument("--sizes", type=int, nargs="+", default=(128, 512, 1024), help="units")
+    p.add_argument("--streams", type=int, nargs="+", default=(1, 8, 64), help="texts at a time")
     p.add_argument("--child", help=argparse.SUPPRESS)
     p.add_argument("--ckpt", help=argparse.SUPPRESS)
-    args = p.parse_args()
+    args = p.parse_args(argv)
     device = pick_device(args.device)
     if args.child:
         print(child(args.child, args.ckpt, args.seconds, device))
         return
+    dtypes = ("float32", "float16" if device.type == "cuda" else "bfloat16")
     bandwidth = read_bandwidth(device)
     print(f"{machine(device)}\nread bandwidth {bandwidth / 1e9:,.1f} GB/s")
     print("2 layers, top-k 5; chars/s in all streams: median (lowest-highest)\n")
@@ -71,16 +75,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "rnn.net"))
             save_checkpoint(path, CharRNN(TOKENS, n_hidden, 2))
-            sides = [f"{streams} {dtype}" for streams in args.streams for dtype in DTYPES]
+            sides = [f"{streams} {dtype}" for streams in args.streams for dtype in dtypes]
             # how fast the notebook's sampler is depends on what its process allocated before:
             # each step packs all weights into fresh memory
             flags = ["--ckpt", path, "--device", args.device, "--seconds", str(args.seconds)]
-            both = ("notebook", *sides)
-            turns = {side: in_a_process("sampling_speed", side, *flags) for side in both}
-            rates = alternate(turns, args.repeats)
+            turns = {side: in_a_process("sampling_speed", side, *flags) for side in sides}
+            notebook = in_a_process("sampling_speed", "notebook", *flags, env=OPENMP_DEFAULT)
+            rates = alternate({"notebook": notebook, **turns}, args.repeats)
         for side in sides:
             streams, dtype = side.split()
-            read = (12 * n_hidden**2 + n_hidden * len(TOKENS)) * DTYPES[dtype].itemsize
+            read = (12 * n_hidden**2 + n_hidden * len(TOKENS)) * getattr(torch, dtype).itemsize
             gigabytes = statistics.median(rates[side]) / int(streams) * read / 1e9
             row = [f"{n_hidden} x 2", streams, dtype, spread(rates["notebook"])]
             row += [spread(rates[side]), ratios(rates[side], rates["notebook"])]
@@ -89,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,6 @@
 """Seconds from typing ``python sample.py`` to its first character, against importing torch and
 reading the same checkpoint."""
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -11,30 +10,33 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import alternate, machine, ratios, spread, table
+from benchmarks.common import ROOT, alternate, machine, ratios, spread, table
 from benchmarks.sampling_speed import TOKENS
 from charrnn import CharRNN, save_checkpoint
+from charrnn.cli import Parser, command
+from charrnn.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 
-
-def turn(*command: str) -> Callable[[], float]:
+def turn(*arguments: str) -> Callable[[], float]:
     """A turn that returns how many seconds the command took."""
 
     def seconds() -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+        if done.returncode:
+            raise UserError(f"{' '.join(arguments)} failed")
         return time.perf_counter() - began
 
     return seconds
 
 
-def main() -> None:
+@command
+def main(argv: list[str] | None = None) -> None:
     """Parse the command line and print the table."""
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--repeats", type=int, default=7)
-    p.add_argument("--sizes", type=int, nargs="+", default=(512, 1024))
-    args = p.parse_args()
+    p = Parser(__doc__)
+    p.add_argument("--repeats", type=int, default=7, help="turns of each side")
+    p.add_argument("--sizes", type=int, nargs="+", default=(512, 1024), help="units of two layers")
+    args = p.parse_args(argv)
     print(f"{machine(torch.device('cpu'))}\nseconds: median (lowest-highest)\n")
     rows = [["model", "import torch, read the file", "first character", "ratio"]]
     for n_hidden in args.sizes:
@@ -46,6 +48,7 @@ def main() -> None:
                 "torch": turn("-c", f"import torch; torch.load({path!r})"),
                 "sample": turn("sample.py", *flags),
             }
+            alternate(turns, 1)  # not counted: it reads files for the first time
             seconds = alternate(turns, args.repeats)
         row = [f"{n_hidden} x 2", spread(seconds["torch"], 2), spread(seconds["sample"], 2)]
         rows.append([*row, ratios(seconds["sample"], seconds["torch"])])
@@ -53,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

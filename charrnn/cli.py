@@ -86,11 +86,12 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(spelled, namespace)
 
     def error(self, message: str) -> NoReturn:
-        known, unknown = list(self._option_string_actions), message.rpartition(" ")[2]
-        if message.startswith("unrecognized") and (
-            near := difflib.get_close_matches(unknown, known)
-        ):
+        flag = next((word.rstrip(":") for word in message.split() if word.startswith("--")), "")
+        near = difflib.get_close_matches(flag.partition("=")[0], list(self._option_string_actions))
+        if message.startswith("unrecognized") and near:
             message += f"; did you mean {near[0]}?"
+        elif message.endswith("expected one argument"):
+            message += f"; if its value begins with a hyphen, write {flag}=-x"
         raise UserError(f"{message} (--help lists every flag)")
 
 

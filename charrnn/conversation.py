@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from charrnn.console import Terminal
+from charrnn.console import Terminal, escape_control_chars
 from charrnn.errors import UserError
 from charrnn.generation import RANGES, default_prime, encode_prime, generate_text, read_prime
 from charrnn.model import CharRNN, Hidden
@@ -85,7 +85,8 @@ def converse(conversation: Conversation, first: str | None = None) -> None:
     """
     if sys.stdin is None:
         raise UserError("stdin is closed: a conversation reads from it")
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    # what a notebook or a test puts in their place may know nothing of terminals
+    terminal = all(getattr(stream, "isatty", bool)() for stream in (sys.stdin, sys.stdout))
     if terminal:
         with suppress(ImportError):  # on Windows; elsewhere it gives input() a history
             import readline  # noqa: F401
@@ -105,5 +106,5 @@ def converse(conversation: Conversation, first: str | None = None) -> None:
         except UnicodeDecodeError:
             raise UserError("stdin: not UTF-8; type or pipe UTF-8 text") from None
         except UserError as error:
-            errors.write(f"{error}\n")
+            errors.write(escape_control_chars(f"{error}\n"))
         line = None

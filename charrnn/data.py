@@ -64,10 +64,14 @@ def one_hot_encode(int_words: Tensor, n_labels: int) -> Tensor:
 
 
 def split_text(
-    ids: Tensor, val_frac: float, newline: int | None = None, seed: int = 0
+    ids: Tensor,
+    val_frac: float,
+    tokens: tuple[str, ...] = (),
+    val_split: str = "end",
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """(training ids, held-out ids): the last ``val_frac`` of the text is held out; or, where the id
-    of a newline is given, as much in lines from all over it, chosen by ``seed``.
+    """(training ids, held-out ids): held out are the last ``val_frac`` of the text, or, with
+    ``val_split`` "lines" and ids of ``tokens``, as much in lines from all over it, by ``seed``.
 
     Raises UserError when either part would hold fewer than the 2 characters a prediction needs.
     """
@@ -77,8 +81,9 @@ def split_text(
             f"--val-frac {val_frac}: of {len(ids)} characters it holds out {n_val}, and both parts "
             "need at least 2; change --val-frac or give a longer text"
         )
-    if newline is None:
+    if val_split == "end":
         return ids[:-n_val], ids[-n_val:]
+    newline = tokens.index("\n") if "\n" in tokens else -1
     ends = (ids == newline).nonzero().flatten() + 1
     ends = torch.cat((ends, torch.tensor([len(ids)]))).unique()  # the last line may have no end
     lengths = ends.diff(prepend=torch.tensor([0]))

@@ -15,11 +15,28 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 MPS_SINCE = (2, 14)
 
 
+def mps_problem() -> str:
+    """Why an Apple GPU that is there is not used; empty where it can be, or there is none."""
+    version = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2]))
+    if not torch.backends.mps.is_available() or version >= MPS_SINCE:
+        return ""
+    needed = ".".join(map(str, MPS_SINCE))
+    return (
+        f"torch {torch.__version__} trains an LSTM wrongly on an Apple GPU; install torch {needed} "
+        "or newer"
+    )
+
+
+def device_notes(name: str, device: torch.device) -> list[str]:
+    """What to say of the choice of ``device`` by this name: why it is not the best one there."""
+    problem = mps_problem() if name == "auto" and device.type == "cpu" else ""
+    return [f"on the CPU: {problem} to use it"] if problem else []
+
+
 def pick_device(name: str) -> torch.device:
     """``auto``: the first there of cuda, mps, cpu. Raises UserError for one that is not there."""
-    version = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2]))
-    mps = torch.backends.mps.is_available()
-    has = {"cuda": torch.cuda.is_available(), "mps": mps and version >= MPS_SINCE, "cpu": True}
+    mps = torch.backends.mps.is_available() and not mps_problem()
+    has = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind in has if has[kind]))
     try:
@@ -28,12 +45,8 @@ def pick_device(name: str) -> torch.device:
         device = None
     if device is None or device.type not in has:
         raise UserError(f"--device {name}: unknown; use auto, cpu, cuda, cuda:N or mps")
-    if device.type == "mps" and mps and not has["mps"]:
-        needed = ".".join(map(str, MPS_SINCE))
-        raise UserError(
-            f"--device mps: torch {torch.__version__} trains an LSTM wrongly there; install torch "
-            f"{needed} or newer, or use --device cpu"
-        )
+    if device.type == "mps" and (problem := mps_problem()):
+        raise UserError(f"--device mps: {problem}, or use --device cpu")
     if not has[device.type]:
         raise UserError(f"--device {name}: no {device.type.upper()} GPU here; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):

@@ -59,7 +59,7 @@ class Distributed:
         say.daemon = True
         say.start()
         try:
-            cuda = torch.cuda.is_available()
+            cuda = torch.cuda.is_available() and dist.is_nccl_available()
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
         except (RuntimeError, ValueError) as error:
             first = str(error).partition("\n")[0]
@@ -68,8 +68,16 @@ class Distributed:
             say.cancel()
 
     def place(self, device: torch.device) -> torch.device:
-        """The device that this process computes on: of several GPUs each process has one."""
+        """The device that this process computes on: of several GPUs each process has one.
+
+        Raises UserError when there are fewer GPUs than processes on this machine.
+        """
         if self.size > 1 and device.type == "cuda":
+            if self.local_rank >= (count := torch.cuda.device_count()):
+                raise UserError(
+                    f"more processes than GPUs, which here are {count}; start with "
+                    f"--nproc-per-node {count}"
+                )
             device = torch.device("cuda", self.local_rank)
             torch.cuda.set_device(device)
         self.device = device
@@ -97,7 +105,7 @@ class Distributed:
     def all_reduce_max(self, *numbers: float) -> list[float]:
         """Each number's largest value in any process, so that all decide alike."""
         values = torch.tensor(numbers, dtype=torch.float64)
-        self._collective(dist.all_reduce, values, dist.ReduceOp.MAX)
+        self._collective(lambda: dist.all_reduce(values, dist.ReduceOp.MAX))
         return values.tolist()
 
     def agree(self, began: float, caught: list[int]) -> float:
@@ -113,20 +121,21 @@ class Distributed:
     def all_reduce_mean(self, number: Tensor) -> Tensor:
         """The mean over the processes of a number on the device."""
         total = number.clone()
-        self._collective(dist.all_reduce, total)
+        self._collective(lambda: dist.all_reduce(total))
         return total / self.size
 
     def all_gather(self, rows: Tensor) -> Tensor:
         """``[n_layers, rows of this process, n_hidden]`` -> the rows of all, in order."""
         rows = rows.contiguous()
         parts = [rows.clone() for _ in range(self.size)]
-        self._collective(dist.all_gather, parts, rows)
+        self._collective(lambda: dist.all_gather(parts, rows))
         return torch.cat(parts, dim=1)
 
     def from_main(self, read: Callable[[], Any]) -> Any:
         """What ``read`` returns in the main process, in all of them: one of them reads the disk."""
         result = [read() if self.is_main else None]
-        self._collective(dist.broadcast_object_list, result, 0, None, torch.device("cpu"))
+        cpu = torch.device("cpu")
+        self._collective(lambda: dist.broadcast_object_list(result, src=0, device=cpu))
         return result[0]
 
     def close(self) -> None:
@@ -134,11 +143,12 @@ class Distributed:
         if self.size > 1:
             dist.destroy_process_group()
 
-    def _collective(self, operation: Callable[..., object], *arguments: object) -> None:
-        """Take part in an exchange of all processes, if there are several."""
+    def _collective(self, exchange: Callable[[], object]) -> None:
+        """Take part in an exchange of all processes, if there are several: some builds of torch
+        have none."""
         if self.size == 1:
             return
         try:
-            operation(*arguments)
+            exchange()
         except RuntimeError:
             raise UserError("another process of this run has ended; go on with --resume") from None

@@ -93,7 +93,8 @@ def draw(
     logits, ids = logits.topk(min(top_k or logits.shape[1], logits.shape[1]))
     p = torch.softmax((logits - logits[:, :1]) / temperature, dim=1)
     if top_p < 1:
-        p[p.cumsum(1) - p >= top_p] = 0  # what precedes a kept character sums to less than top_p
+        before = p.cumsum(1) - p  # what precedes a kept character sums to less than top_p
+        p.masked_fill_(before >= top_p, 0)
     noise = torch.empty_like(p).exponential_(generator=generator)
     return ids.gather(1, (p / noise).argmax(dim=1, keepdim=True)).squeeze(1)
 
@@ -232,7 +233,9 @@ def _captured(step: Callable[[], None], generator: torch.Generator | None) -> Ca
     graph = torch.cuda.CUDAGraph()
     if generator is not None and torch.__version__ < (2, 14):  # later ones find it by themselves
         graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
+    # on a stream of this very device: by default all captures share that of the first one's; what
+    # other threads do meanwhile, such as those of NCCL, does no harm
+    with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
         step()
     return graph.replay
 

@@ -32,8 +32,10 @@ from charrnn.reading import Model, Text, add_reading_flags, load_model, read_cor
 READ = 50_000  # characters to choose by
 SHIFTS = 20  # times by which a property is shifted to see what chance gives
 LEAST, MARGIN = 0.4, 0.15  # a cell that follows correlates so much, and beats all else by so much
+ENOUGH = 512  # untrained cells, for the best of them to be no matter of luck
 BEST = 3  # cells of a property that are shown
-EXCERPT, EXCERPTS = 360, 2
+EXCERPT, EXCERPTS = 360, 2  # characters of one, and how many
+BACK = 80  # characters that it may begin earlier, at the start of a line
 TITLE = "What single cells of the model follow"
 HOW = (
     "A cell is one number that the model carries from character to character; its value colours "
@@ -45,8 +47,8 @@ HOW = (
 def states(model: CharRNN, ids: Tensor) -> np.ndarray:
     """The last layer after each of ``ids``, ``[T, n_hidden]``: tanh(c) of an LSTM, else h.
 
-    The text is read in rows side by side, each after the characters that precede it; up to 63 of
-    ``ids`` at the end are left out.
+    The text is read in rows side by side, each after the characters that precede it; of the last
+    63 of ``ids`` some may be left out.
     """
     n_rows = max(1, min(64, len(ids) // 256))
     rows, contexts = rows_with_context(ids.to(model.fc.weight.device).long(), n_rows)
@@ -127,23 +129,36 @@ def find(cells: np.ndarray, untrained: np.ndarray, text: str) -> list[Finding]:
     return sorted(findings, key=lambda finding: -finding.lead)
 
 
-def untrained_like(model: CharRNN) -> CharRNN:
-    """A model of the same kind and size as it was before any training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        fresh = CharRNN(tuple(model.unique_tokens), model.n_hidden, model.n_layers, 0.0, model.cell)
-    return fresh.to(model.fc.weight.device).eval()
+def untrained_states(model: CharRNN, ids: Tensor) -> np.ndarray:
+    """As ``states``, of models of the same kind and size as they are before any training: of
+    several if they are small, since the best of few random cells is a matter of luck."""
+    found = []
+    for seed in range(max(1, min(8, -(-ENOUGH // model.n_hidden)))):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = CharRNN(
+                tuple(model.unique_tokens), model.n_hidden, model.n_layers, 0.0, model.cell
+            )
+        found.append(states(fresh.to(model.fc.weight.device).eval(), ids))
+    return np.concatenate(found, axis=1)
 
 
-def spread(cell: np.ndarray) -> tuple[float, float]:
-    """A cell's own range, without the hundredth part at each end."""
-    low, high = np.quantile(cell, (0.01, 0.99)).tolist()
-    return low, high
+def is_number(values: np.ndarray) -> bool:
+    """Whether a property has more values than yes and no."""
+    return len(np.unique(values)) > 2
 
 
-def shades_of(cell: np.ndarray) -> np.ndarray:
+def spread(cell: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """A cell's own range, without the hundredth part at each end; of a property that holds seldom,
+    where it holds counts as much as where it does not."""
+    sides = [cell] if is_number(values) else [cell[values == 0], cell[values == 1]]
+    ends = np.array([np.quantile(side, (0.01, 0.99)) for side in sides if len(side)])
+    return float(ends[:, 0].min()), float(ends[:, 1].max())
+
+
+def shades_of(cell: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A cell's own range stretched over the colours, ``[T]`` from -SHADES to SHADES."""
-    low, high = spread(cell)
+    low, high = spread(cell, values)
     middle, half = (low + high) / 2, max((high - low) / 2, 1e-9)
     return ((cell - middle) / half * SHADES).round().clip(-SHADES, SHADES).astype(int)
 
@@ -154,14 +169,15 @@ def excerpts(values: np.ndarray, text: str) -> list[slice]:
     changes = np.abs(np.diff(values, prepend=values[:1])) / max(float(values.std()), 1e-9)
     total = np.concatenate(([0.0], changes.clip(max=3).cumsum()))
     starts = np.arange(0, max(1, len(text) - EXCERPT), 20)
-    score = total[np.minimum(starts + EXCERPT, len(text))] - total[starts]
+    inner = np.minimum(starts + EXCERPT - BACK, len(text))  # still there if it begins earlier
+    score = total[inner] - total[np.minimum(starts + BACK, inner)]
     chosen: list[int] = []
     for start in starts[np.argsort(-score, kind="stable")].tolist():
         if len(chosen) < EXCERPTS and all(abs(start - other) > 2 * EXCERPT for other in chosen):
             chosen.append(start)
     parts = []
     for start in sorted(chosen):
-        line, word = (text.rfind(end, max(0, start - 80), start + 1) for end in "\n ")
+        line, word = (text.rfind(end, max(0, start - BACK), start + 1) for end in "\n ")
         start = line + 1 if line >= 0 else word + 1 if word >= 0 else start
         parts.append(slice(start, start + EXCERPT))
     return parts
@@ -178,14 +194,13 @@ def coloured(text: str, shades: np.ndarray, holds: np.ndarray) -> str:
 
 def average(values: np.ndarray, cell: np.ndarray) -> str:
     """The cell's mean, as SVG: around where a property begins, or for each value of a number."""
-    is_number = len(np.unique(values)) > 2
-    if is_number:
-        bins = np.unique(values.round(1 if values.max() < 12 else 0))
-        bins = bins[: int(np.searchsorted(bins, np.quantile(values, 0.99), side="right"))]
-        place = np.abs(values[:, None] - bins).argmin(axis=1) if len(bins) < 400 else None
-        if place is None:
-            return ""
-        means = [(float(b), float(cell[place == k].mean())) for k, b in enumerate(bins)]
+    number = is_number(values)
+    if number:
+        low, high = float(values.min()), float(np.quantile(values, 0.99))
+        last = max(1, min(48, round(high - low)))
+        place = ((values - low) / (high - low) * last).round()
+        shown = ((k, cell[place == k]) for k in range(last + 1))
+        means = [(low + k * (high - low) / last, float(c.mean())) for k, c in shown if len(c)]
     else:
         begins = np.flatnonzero((values[1:] > 0) & (values[:-1] == 0)) + 1
         lags = range(-12, 25)
@@ -193,28 +208,28 @@ def average(values: np.ndarray, cell: np.ndarray) -> str:
         if not len(at):
             return ""
         means = [(float(lag), float(cell[at + lag].mean())) for lag in lags]
-    low, high = spread(cell)
+    low, high = spread(cell, values)
     x_of, y_of = scale(means[0][0], means[-1][0], 40, 340), scale(low, high, 84, 8)
     svg = "".join(
         f'<path class="grid" d="M40 {y_of(y)}H340"/>'
-        f'<text x="34" y="{y_of(y) + 4:g}" text-anchor="end">{y:.2g}</text>'
+        f'<text x="34" y="{y_of(y) + 4:g}" text-anchor="end">{y:.4g}</text>'
         for y in ticks(low, high, 5)
     )
     svg += "".join(
         f'<text x="{x_of(x)}" y="102" text-anchor="middle">{x:g}</text>'
         for x in ticks(means[0][0], means[-1][0], 7)
     )
-    svg += "" if is_number else f'<path class="begin" d="M{x_of(0)} 4V88"/>'
+    svg += "" if number else f'<path class="begin" d="M{x_of(0)} 4V88"/>'
     line = points([(x_of(x), min(90, max(2, y_of(y)))) for x, y in means])
-    said = "for each value" if is_number else "before and after it begins, in characters"
+    said = "for each value" if number else "before and after it begins, in characters"
     return f"""<figure><svg viewBox="0 0 350 108" role="img" aria-label="Mean of the cell {said}">
 {svg}<path class="mean" d="{line}"/></svg>
 <figcaption>Mean of the cell {said}.</figcaption></figure>"""
 
 
-def key(cell: np.ndarray) -> str:
-    """The colours of a cell, with the values at both ends."""
-    low, high = spread(cell)
+def key(cell: np.ndarray, values: np.ndarray) -> str:
+    """The colours of a cell, each with its value."""
+    low, high = spread(cell, values)
     steps = range(-SHADES, SHADES + 1, 3)
     values = (low + (high - low) * (k + SHADES) / (2 * SHADES) for k in steps)
     digits = 2 if high - low > 0.05 else 4
@@ -226,23 +241,23 @@ def section(finding: Finding, cells: np.ndarray, text: str) -> str:
     """A property that is followed: how well, by which cells, and how that looks in the text."""
     first, *others = finding.best
     anchor = finding.name.replace(" ", "-")
-    is_number = len(np.unique(finding.values)) > 2
-    holds = (finding.values == 1) & (not is_number)
+    holds = (finding.values == 1) & (not is_number(finding.values))
     parts = excerpts(finding.values, text)
 
     def shown(i: int, parts: list[slice]) -> str:
-        shades = shades_of(cells[:, i])
+        shades = shades_of(cells[:, i], finding.values)
         return "".join(coloured(text[part], shades[part], holds[part]) for part in parts)
 
-    underlined = "" if is_number else " Underlined: where it holds."
+    underlined = " Underlined: where it holds." if holds.any() else ""
     html = f"""<section id="{anchor}"><h2>{finding.name.capitalize()}: cell {first}</h2>
 <p>Correlation {finding.r[first]:+.2f}, where the best cell reaches {finding.shifted:.2f} at other
 times and {finding.untrained:.2f} in an untrained model.{underlined}</p>
-<div class="look"><div>{key(cells[:, first])}{shown(first, parts)}</div>
+<div class="look"><div>{key(cells[:, first], finding.values)}{shown(first, parts)}</div>
 {average(finding.values, cells[:, first])}</div>\n"""
     least = max(finding.shifted, finding.untrained)
     for i in (i for i in others if abs(finding.r[i]) > least):
-        html += f"<details><summary>cell {i} ({finding.r[i]:+.2f})</summary>{key(cells[:, i])}"
+        html += f"<details><summary>cell {i} ({finding.r[i]:+.2f})</summary>"
+        html += key(cells[:, i], finding.values)
         html += f"{shown(i, parts[:1])}</details>\n"
     return html + "</section>\n"
 
@@ -294,6 +309,9 @@ which echoes the last characters, too. A cell is said to follow from {LEAST:g} o
 {"".join(section(finding, cells, characters) for finding in found)}"""
     part = "the part held out in training" if text.split == "val" else "all of it"
     caption = [model.describe(), f"{text.name}: {part}, {len(characters):,} characters read"]
+    loss = model.checkpoint.get("val_loss")
+    if isinstance(loss, float) and 0 <= loss < 100:
+        caption.insert(1, f"held-out loss {loss:.4f} nats per character")
     caption += text.notes
     return page(TITLE, HOW, caption, body, page_file("neurons.css"), wide=True)
 
@@ -317,7 +335,7 @@ def main(argv: list[str] | None = None) -> None:
     cells = states(model.net, ids)
     ids = ids[: len(cells)]
     characters = "".join(map(model.net.unique_tokens.__getitem__, ids.tolist()))
-    findings = find(cells, states(untrained_like(model.net), ids), characters)
+    findings = find(cells, untrained_states(model.net, ids), characters)
     for finding in findings:
         i = finding.best[0]
         followed = f"cell {i} ({finding.r[i]:+.3f})" if finding.found else "no cell"

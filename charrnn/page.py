@@ -107,8 +107,8 @@ def scale(low: float, high: float, first: float, last: float) -> Callable[[float
 
 
 def ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """Round values from ``low`` to ``high`` to mark on an axis, at most ``most`` and some more than
-    half as many: steps of 1, 2 or 5 times a power of ten."""
+    """Round values from ``low`` to ``high`` to mark on an axis: at least two, in at most ``most``
+    steps (5 or more) of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
     size = 10 ** math.floor(math.log10((high - low) / most))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-LEAST = 5  # times that a property must begin or change, or there is nothing to follow
+LEAST = 10  # times that a property must end, or there is nothing to follow
 QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb'
 OPENING, CLOSING = "([{\uff08", ")]}\uff09"
 
@@ -19,8 +19,7 @@ def properties_of(text: str) -> dict[str, np.ndarray]:
     return {
         name: values
         for name, values in found.items()
-        if np.count_nonzero((values[1:] != values[:-1]) & (values[1:] != 0)) >= LEAST
-        and values.std() > 0
+        if np.count_nonzero(values[1:] < values[:-1]) >= LEAST
     }
 
 

@@ -49,6 +49,11 @@ class Model:
         val_frac = self.checkpoint.get("val_frac", 0.1)
         return val_frac if isinstance(val_frac, float) and 0 < val_frac < 1 else 0.1
 
+    def held_out(self, corpus: Corpus) -> Tensor:
+        """The ids of what training held out of this text. Raises UserError as split_text does."""
+        how = self.setting("val_split", str, "end"), self.setting("seed", int, 0) % 2**63
+        return split_text(corpus.ids, self.val_frac(), corpus.vocabulary.tokens, *how)[1]
+
 
 @dataclass(frozen=True)
 class Text:
@@ -110,27 +115,29 @@ def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
     if split == "val" and all(answer is False for answer in own):
         split = "all"
         notes.append("not the text the model was trained on: all of it is read")
-    ids, start = corpus.ids, 0
+    ids = corpus.ids
     if split == "val":
-        trained = [m for m, answer in zip(models, own, strict=True) if answer is not False]
-        start = len(ids) - len(split_text(ids, min(model.val_frac() for model in trained))[1])
-    counts = count(ids[start:], corpus.vocabulary.tokens)
+        ids = models[own.index(True) if True in own else own.index(None)].held_out(corpus)
+    start = len(corpus.ids) - len(ids)
+    is_end = ids.data_ptr() == corpus.ids[start:].data_ptr()  # not lines from all over it
+    counts = count(ids, corpus.vocabulary.tokens)
     vocabularies = [m.net.char2int for m in models]
     strange = {
         char: n
         for char, n in counts.items()
         if not all(char in chars or UNKNOWN in chars for chars in vocabularies)
     }
+    if strange or not is_end:
+        encoded = encode_known(ids, corpus.vocabulary.tokens, counts, strange, models)
+    else:
+        encoded = [corpus.encode_with(tuple(m.net.unique_tokens), start) for m in models]
     if strange:
-        encoded = encode_known(ids[start:], corpus.vocabulary.tokens, counts, strange, models)
         shown = " ".join(ascii(char) for char in list(strange)[:10])
         more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
         notes.append(
             f"{sum(strange.values()):,} characters of {len(strange):,} kinds left out, which the "
             f"model never saw: {shown}{more}"
         )
-    else:
-        encoded = [corpus.encode_with(tuple(m.net.unique_tokens), start) for m in models]
     if len(encoded[0]) < 2:
         raise UserError(
             f"{name}: {len(encoded[0])} characters that the model knows; at least 2 are needed"

@@ -80,7 +80,7 @@ class Reporter:
             f"{len(model.unique_tokens)} distinct",
             f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
             f"{settings.lr:g}, clip {settings.clip:g}, seed {settings.seed}",
-            f"{' or '.join(lasts)}: about {duration(budget.seconds)} in all",
+            " or ".join(lasts) + f": about {duration(budget.seconds)}" * bool(settings.epochs),
         )
         if len(batches.ids) < SHORT:
             self.say("so short a text will be learned by heart; more text helps most")
@@ -141,6 +141,7 @@ class Reporter:
         self.say(
             f"best held-out loss {val_loss:.4f} nats/char ({bits:.4f} bits): {net}",
             f"next: python sample.py --ckpt {net}",
-            f"how it went: python -m charrnn.curves {log}",
+            f"how it went: python -m charrnn.curves {log}; to show it: python -m charrnn.share "
+            f"--ckpt {net}",
             f"more of it: python train.py --resume {resume} with a higher --epochs or --minutes",
         )

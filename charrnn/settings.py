@@ -1,7 +1,7 @@
 """The settings of a run: which values each may have, and the presets for what is left open."""
 
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
@@ -179,10 +179,16 @@ def reject_flags(names: Iterable[str], why: str) -> None:
         raise UserError(f"{flag}: {why}; leave {flag} out")
 
 
-def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) -> Settings:
+def resolve_settings(
+    given: dict[str, Any],
+    on_accelerator: bool,
+    n_chars: int,
+    chars_per_minute: Callable[[], float],
+) -> Settings:
     """Settings from what ``new_settings`` or ``resume_settings`` gave, and the preset for the rest.
 
-    ``n_chars``: of the whole text. Raises UserError for a value that no run could have.
+    ``n_chars``: of the whole text; ``chars_per_minute``: times how many this machine trains on
+    with one layer of 512. Raises UserError for a value that no run could have.
     """
     preset = given["preset"]
     if preset == "auto":
@@ -191,7 +197,12 @@ def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) 
     # more held-out text would not make the figure better, only each evaluation longer
     chosen = one_budget(chosen | {"val_frac": min(0.1, 200_000 / n_chars)}, given)
     if preset == "laptop":
-        chosen = laptop_defaults(chosen, n_chars) | chosen
+        epochs_affordable = float(chosen["epochs"] or math.inf)  # of the text by one layer of 512
+        if chosen["minutes"] and not {"n_layers", "n_hidden", "drop_prob", "lr"} <= chosen.keys():
+            epochs_affordable = min(
+                epochs_affordable, chosen["minutes"] * chars_per_minute() / n_chars
+            )
+        chosen = laptop_defaults(chosen, n_chars, epochs_affordable) | chosen
     chosen["preset"] = preset
     check_fields(Settings, chosen, "settings")
     if not (chosen["epochs"] or chosen["minutes"]):
@@ -202,21 +213,23 @@ def resolve_settings(given: dict[str, Any], on_accelerator: bool, n_chars: int) 
     return Settings(**chosen)
 
 
-def laptop_defaults(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
+def laptop_defaults(
+    chosen: dict[str, Any], n_chars: int, epochs_affordable: float
+) -> dict[str, Any]:
     """What the laptop preset takes for the text and the time there is, from the runs in
-    benchmarks/; ``chosen`` holds the budget and what the user decided.
+    benchmarks/; ``chosen`` holds the budget and what the user decided, ``epochs_affordable``: how
+    often one layer of 512 could read the text in it.
 
     One layer learns fastest, until it has read the text so often that it knows it by heart: two
     layers, with dropout between them too, go on learning. A short text needs fewer units, and
     fewer and shorter rows.
     """
-    minutes, epochs = chosen["minutes"] or math.inf, chosen["epochs"] or math.inf
-    epochs_affordable = min(epochs, minutes * 2.5e6 / n_chars)  # 512 x 1 on two cores of 2023
-    n_layers = chosen.get("n_layers", 1 if epochs_affordable < 10 else 2)
+    n_layers = chosen.get("n_layers", 1 if epochs_affordable < 6 else 2)
     enough = 256 if n_chars < 200_000 else 384 if n_chars < 1_000_000 else 512
     n_hidden = chosen.get("n_hidden", 512 if n_layers == 1 else enough)
-    slower = (n_hidden / 512) ** 2 * (2 * n_layers - 1)
-    epochs_affordable = min(epochs, epochs_affordable / slower)
+    if chosen["minutes"]:  # a larger model reads less in that time
+        epochs_affordable /= (n_hidden / 512) ** 2 * (2 * n_layers - 1)
+    epochs_affordable = min(epochs_affordable, chosen["epochs"] or math.inf)
     n_train = n_chars - round(n_chars * chosen["val_frac"])
     seq_length = chosen.get("seq_length", max(1, min(64, n_train // 8)))
     batch_size = chosen.get("batch_size", max(1, min(16, n_train // (4 * (seq_length + 1)))))
@@ -227,6 +240,6 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int) -> dict[str, Any]:
         "n_layers": n_layers,
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.5, 0.05 * epochs_affordable), 2),
-        "lr": round(min(0.024, max(0.004, steps**-0.5)), 4),
+        "drop_prob": round(min(0.5, 0.08 * epochs_affordable), 2),
+        "lr": round(min(0.024, max(0.004, 0.75 * steps**-0.5)), 4),
     }

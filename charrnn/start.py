@@ -6,7 +6,8 @@ from types import TracebackType
 
 # two threads wait for each other many times a step; on a busy machine a bounded spin then costs
 # half of what endless spinning does, and on a quiet one nothing (benchmarks/README.md)
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if "OMP_WAIT_POLICY" not in os.environ:  # the user's own way to wait
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _interrupted(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:

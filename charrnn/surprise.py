@@ -260,7 +260,7 @@ def lead(difference: np.ndarray) -> str:
     low, high = min(0.0, *sums), max(0.0, *sums)
     x_of, y_of = scale(0, max(len(difference) - 1, 1), 58, 296), scale(low, high, 92, 8)
     svg = ""
-    for value in ticks(low, high, 4):
+    for value in ticks(low, high, 5):
         y = y_of(value)
         svg += f'<path class="grid" d="M58 {y}H296"/>'
         svg += f'<text x="52" y="{y + 4:g}" text-anchor="end">{short(value)}</text>'

@@ -118,9 +118,10 @@ class TrainState:
             if squares.min() < 0 or not 0 <= step <= saved["progress"]["step"]:
                 raise UserError(f"{where}, optimizers: not what this run would have saved")
         try:
-            torch.set_rng_state(saved["rng"])
-            if self.device.type == "cuda" and isinstance(cuda_rng, Tensor) and len(cuda_rng):
-                torch.cuda.set_rng_state(cuda_rng, self.device)
+            if self.dist.is_main:  # whose it is; the others have their own
+                torch.set_rng_state(saved["rng"])
+                if self.device.type == "cuda" and isinstance(cuda_rng, Tensor) and len(cuda_rng):
+                    torch.cuda.set_rng_state(cuda_rng, self.device)
         except (RuntimeError, TypeError):
             raise UserError(f"{where}, rng: no state of random numbers") from None
         for name, number in saved["progress"].items():
@@ -129,7 +130,8 @@ class TrainState:
         for optimizer, moments in zip(self.optimizers, saved["optimizers"], strict=True):
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.hidden = map_hidden(lambda h: h[:, self.mine].to(self.device), saved["hidden"])
+        mine = map_hidden(lambda h: h[:, self.mine].contiguous(), saved["hidden"])  # for cuDNN
+        self.hidden = map_hidden(lambda h: h.to(self.device), mine)
         self.counters = {name: saved["counters"][name].to(self.device) for name in COUNTERS}
 
 

@@ -3,12 +3,12 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import pytest
-from browser import Browser, needs_browser
+from browser import Browser, needs_browser, running_browser  # noqa: F401
 from page_cases import Page, log_line, plain
 
 from charrnn import curves
@@ -17,12 +17,6 @@ from charrnn import curves
 @pytest.fixture(autouse=True)
 def _in_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
 
 
 RUNS = {

@@ -2,6 +2,7 @@
 
 import resource
 import unicodedata
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 
@@ -25,6 +26,7 @@ from charrnn.generation import (
     Decoder,
     PlainDecoder,
     TextBefore,
+    _captured,
     default_prime,
     draw,
     encode_prime,
@@ -108,7 +110,7 @@ def test_a_model_in_training_writes_as_it_is_now(
     monkeypatch.setitem(CELLS, "relu", partial(nn.RNN, nonlinearity="relu"))
     model = make(cell).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.99), fused=True)
-    ids = Vocabulary(TOKENS).encode("abcadbfehadcabg" * 20)
+    ids = Vocabulary(TOKENS).encode("abcadbfehadcabg" * 10)
 
     def drawn(steps: int) -> Tensor:
         generator = seeded(1)
@@ -117,7 +119,7 @@ def test_a_model_in_training_writes_as_it_is_now(
         )
 
     for _ in range(3):  # a sample, a few steps, a sample, as a run does
-        chars = drawn(4 if n_streams > 1 else 4000)
+        chars = drawn(4 if n_streams > 1 else 2000)
         x = torch.cat((torch.full((1, n_streams), TOKENS.index("a")), chars)).T
         with torch.no_grad():
             model.eval()
@@ -300,8 +302,12 @@ def test_default_prime_is_the_most_frequent_character() -> None:
 
 def test_a_large_vocabulary_takes_little_memory() -> None:
     model = CharRNN(tuple(map(chr, range(0x4E00, 0x4E00 + 20_000))), 4, 1)
+    rows = []
+    hook = model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     prime = default_prime(model)
+    assert sum(rows) <= 256 and max(rows) * 20_000 <= 1 << 20  # nor any long time
+    hook.remove()
     text = sample(model, 3, prime * 3000)
     assert len(text) == 3003
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -374,6 +380,22 @@ def test_sampled_text_scores_as_the_models_own_loss(dtype: torch.dtype) -> None:
     expected = evaluate(model, held_out)
     assert expected < 0.8  # it has learned
     assert abs(evaluate(model, drawn) - expected) < 0.1
+
+
+@pytest.mark.parametrize(("version", "registered"), [("2.6.0", 1), ("2.13.1", 1), ("2.14.1", 0)])
+def test_a_generator_is_registered_where_torch_needs_it(
+    version: str, registered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    class Graph:
+        register_generator_state, replay = calls.append, None
+
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)(version))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda _: nullcontext())
+    _captured(lambda: None, seeded(1))
+    assert len(calls) == registered
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

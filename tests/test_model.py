@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import sample as sample_program
+import train
 from charrnn import CharRNN, load_checkpoint, one_hot_encode, sample, save_checkpoint
 from charrnn.model import CELLS, copy_weights, detach, eval_mode
 
@@ -101,6 +103,23 @@ def test_a_cell_is_one_entry_in_the_table(tmp_path: Path, monkeypatch: pytest.Mo
     x = torch.tensor([[model.char2int[char] for char in text]])
     logits, _ = model(x[:, :-1], model.init_hidden(1))
     assert torch.equal(logits.argmax(1)[1:], x[0, 2:])
+
+
+def test_a_new_cell_can_be_chosen_trained_and_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(CELLS, "relu", partial(nn.RNN, nonlinearity="relu"))
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("a bad cab led\nthe fed cat back\n" * 30, encoding="utf-8")
+    size = ["--n-hidden", "8", "--batch-size", "4", "--seq-length", "16", "--device", "cpu"]
+    assert train.main(["--data", "a.txt", "--cell", "relu", "--epochs", "1", *size]) == 0
+    assert load_checkpoint("rnn.net").cell == "relu"
+    capsys.readouterr()
+    flags = ["--size", "30", "--prime", "a", "--device", "cpu"]
+    assert sample_program.main(flags) == 0
+    assert len(capsys.readouterr().out) == 32
+    assert sample_program.main(["--ckpt", "rnn.resume", *flags]) == 2
+    assert "--resume rnn.resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -17,11 +17,12 @@ from charrnn.settings import (
     resume_settings,
 )
 
+SPEED = 1.5e6  # characters a minute
 README = Path(__file__).parent.parent / "README.md"
 
 
 def resolve(n_chars: int = 2_000_000, on_accelerator: bool = False, **given: object) -> Settings:
-    return resolve_settings(new_settings(given, None), on_accelerator, n_chars)
+    return resolve_settings(new_settings(given, None), on_accelerator, n_chars, lambda: SPEED)
 
 
 def test_auto_is_laptop_on_a_cpu_and_the_notebooks_size_on_an_accelerator() -> None:
@@ -59,6 +60,10 @@ def test_more_reading_asks_for_a_second_layer_and_more_dropout_and_a_lower_rate(
     assert laptop(2, 2_000_000, n_layers=2)[2] < laptop(2, 2_000_000)[2]  # slower: read less
     few, many = (resolve(minutes=m).lr for m in (1, 5))
     assert 0.004 < many < few <= 0.024  # the fewer steps, the larger
+    small = resolve(minutes=2, n_hidden=128)
+    assert resolve(minutes=2).drop_prob < small.drop_prob  # reads more
+    by_epochs, large = resolve(epochs=15), resolve(epochs=15, n_hidden=1024)
+    assert by_epochs.drop_prob == large.drop_prob == 0.5  # the epochs bind, whatever the size
 
 
 def test_a_short_text_gets_batches_that_fit() -> None:
@@ -77,9 +82,9 @@ def test_held_out_text_has_a_limit() -> None:
 
 def test_a_run_that_goes_on_can_have_another_budget_and_nothing_else() -> None:
     saved = resolve(minutes=2.0)
-    longer = resolve_settings(resume_settings(saved, {"minutes": 5.0}), False, 2_000_000)
+    longer = resolve_settings(resume_settings(saved, {"minutes": 5.0}), False, 2_000_000, list)
     assert longer.minutes == 5 and longer.lr == saved.lr and longer.n_hidden == saved.n_hidden
-    by_epochs = resolve_settings(resume_settings(saved, {"epochs": 3}), False, 2_000_000)
+    by_epochs = resolve_settings(resume_settings(saved, {"epochs": 3}), False, 2_000_000, list)
     assert (by_epochs.epochs, by_epochs.minutes) == (3, None)
     with pytest.raises(UserError, match="leave --lr out"):
         resume_settings(saved, {"lr": 0.1})
@@ -120,9 +125,9 @@ def test_numbers() -> None:
 
 def test_every_flag_is_in_the_help_and_in_the_readme_with_the_same_words() -> None:
     shown = " ".join(make_parser().format_help().split())
-    rows = dict(
-        re.findall(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \|", README.read_text(), re.MULTILINE)
-    )
+    table = README.read_text(encoding="utf-8").partition("| `train.py` | what |")[2]
+    row = re.compile(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \|", re.MULTILINE)
+    rows = dict(row.findall(table.partition("\n\n")[0]))
     for name, flag in FLAGS.items():
         flag_name = name.replace("_", "-")
         assert " ".join(flag.help.split()) in shown, name
@@ -134,5 +139,7 @@ def test_near_misses_are_understood_or_answered() -> None:
     assert parse_args(["my.txt"]) == {"data": ["my.txt"]}
     with pytest.raises(UserError, match="did you mean --epochs"):
         parse_args(["--epoch", "3"])
+    with pytest.raises(UserError, match="write --prime=-x"):
+        parse_args(["--prime", "-x"])
     with pytest.raises(UserError, match="unrecognized"):
         parse_args(["my.txt", "--data", "other.txt"])

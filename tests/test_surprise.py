@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import Browser, needs_browser
+from browser import Browser, needs_browser, running_browser  # noqa: F401
 from page_cases import HOSTILE, Page, bigram_model, plain, save, spelled
 
 from charrnn import CharRNN, evaluate, next_char_probabilities, save_checkpoint, surprise
@@ -23,12 +22,6 @@ from charrnn.surprise import most, predict, words_of
 @pytest.fixture(autouse=True)
 def _in_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
 
 
 READ = ("--data", "a.txt", "--device", "cpu")
