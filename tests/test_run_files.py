@@ -17,6 +17,7 @@ import sample
 import train
 from charrnn import CharRNN, load_checkpoint, save_checkpoint
 from charrnn.checkpoint import load_dict, save_dict
+from charrnn.corpus import load_corpus
 from charrnn.errors import UserError
 from charrnn.files import locked
 from charrnn.run_files import RunFiles
@@ -248,6 +249,14 @@ def test_a_state_reads_no_other_text(
     monkeypatch.setattr("charrnn.corpus.IN_MEMORY", 1000)  # one above that would get a cache
     edit(tmp_path / "rnn.resume", lambda saved: saved["settings"].update(data=[data]))
     refuse(tmp_path, "not the text of that run|a device|cannot be read", name="rnn.resume")
+
+
+def test_of_a_text_that_is_too_long_no_more_is_read(tmp_path: Path) -> None:
+    with open(tmp_path / "a.txt", "wb") as file:
+        file.truncate(1 << 42)  # a hole of 4 TB
+    text = [str(tmp_path / "a.txt")]
+    with pytest.raises(UserError, match="not the text of that run"):
+        load_corpus(text, fingerprint=f"{'0' * 64}-5000000")
 
 
 def test_a_model_saved_just_before_a_kill_counts(tmp_path: Path) -> None:
