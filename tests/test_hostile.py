@@ -500,6 +500,7 @@ def test_lengths_around_every_boundary(seed: int) -> None:
 
 def random_flags(chance: random.Random) -> list[str]:
     numbers = ("0", "-1", "1", "2", "3.5", "1e9", "1e-9", "nan", "inf", "ten", "", "9" * 30)
+    numbers += ("9" * 400, "9" * 5000, "1e400", "\u0663", "1_0", " 1", "\0")
     values = {
         "--n-hidden": ("1", "3", "0", "-2", "x"),
         "--n-layers": ("1", "2", "0"),
@@ -514,6 +515,13 @@ def random_flags(chance: random.Random) -> list[str]:
         "--cell": ("gru", "rnn", "lstm", "tape"),
         "--min-count": ("1", "3", "1000", "0"),
         "--prime": ("a", "Q", "", "\udc80", "\x1b"),
+        "--patience": numbers,
+        "--minutes": ("1e-9", "0.001", "-1", "nan", "0"),
+        "--keep": ("all", "best", "none"),
+        "--val-split": ("lines", "end", ""),
+        "--encoding": ("latin-1", "utf-16", "rot13", "undefined", "\0", "x" * 5000),
+        "--ckpt": ("a.txt", "./rnn.net", "new/one", "a\0b", "x" * 300, "/dev/null", "", "lr_0.1"),
+        "--init-from": ("rnn.net", "a.txt", "rnn.resume", "/dev/zero", "no"),
         "--preset": ("laptop", "auto", "notebook", "big"),
     }
     chosen = chance.sample(sorted(values), chance.randrange(1, 5))

@@ -133,6 +133,22 @@ def test_a_model_to_start_from_is_never_written_to(tmp_path: Path, ckpt: str) ->
     refuse(tmp_path, "choose another name", ckpt=str(tmp_path / ckpt), init_from=source)
 
 
+def test_models_kept_on_the_way_are_an_earlier_runs_too(tmp_path: Path) -> None:
+    folder, data = tmp_path / "run", [write_text(tmp_path)]
+    tiny(folder, data=data, keep="all")
+    first = contents(folder)
+    kept = sorted(name for name in first if ".step" in name)
+    assert len(kept) == 5
+    for n in (2, 3):
+        tiny(folder, data=data, keep="all", seed=n)
+    last = contents(folder)
+    assert len(last) == 3 * len(first)
+    for name, raw in first.items():
+        stem, _, suffix = name.rpartition(".")
+        assert last[f"{stem}.1.{suffix}"] == raw  # set aside once, not again and again
+    refuse(folder, "choose another name", data=data, init_from=str(folder / kept[0]))
+
+
 BAD_NAMES = ["", ".", "folder", "folder/", ".net", "folder/.net", "fifo", "/dev/null", "/dev/zero"]
 BAD_NAMES += ["a\0b", "x" * 254, "x" * 5000, "rnn.resume", "rnn.jsonl", "circle", "a.txt/m.net"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import ROOT, SMALL, interrupt, run_in, write_text
+from runs import ROOT, SMALL, at_step, interrupt, run_in, write_text
 
 import train
 from charrnn import CharRNN, load_checkpoint
@@ -201,6 +201,27 @@ def test_a_models_file_is_read_in_a_few_times_its_size(tmp_path: Path) -> None:
     assert within(2 * size + (64 << 20), lambda: load_checkpoint(path)) == 0
 
 
+def test_going_on_takes_a_few_times_the_states_size(tmp_path: Path) -> None:
+    given = {"n_layers": 1, "n_hidden": 1500, "batch_size": 1, "epochs": 1}
+    folder = tmp_path / "a"
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 1, interrupt)
+        assert run_in(folder, **given).status == 130
+    size = (folder / "rnn.resume").stat().st_size
+    assert size > 70 << 20
+
+    def go_on() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            at_step(patch, 1, interrupt)
+            assert train.train(resume=str(folder / "rnn.resume")).status == 130
+
+    assert within(3 * size, go_on) == 0
+
+
+def no_room(*_: object) -> None:
+    raise RuntimeError("unexpected pos")  # what torch says of a full disk
+
+
 def test_nothing_from_a_file_reaches_the_terminal_raw(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -210,10 +231,14 @@ def test_nothing_from_a_file_reaches_the_terminal_raw(
     given = {"data": [str(folder / "a.txt")], "epochs": 1, "prime": "\x1b[2J"}
     for _ in range(2):  # the second sets the first aside
         assert run_in(folder, **given).status == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", no_room)
+        with pytest.raises(UserError, match="the last save failed"):
+            run_in(folder, **given)
     assert train.main(["--resume", str(folder / "a.txt")]) == 2
     assert train.main(["--data", str(folder)[:-3], "--ckpt", str(folder / "rnn.net")]) == 2
     said = "".join(capsys.readouterr())
-    assert "\\x1b" in said
+    assert "\\x1b" in said and "could not save" in said
     assert not set("\x1b\x07\x9b") & set(said)
 
 
