@@ -21,6 +21,7 @@ ALLOWED_GLOBALS = {  # what the pickles that torch.save makes of tensors in dict
     "torch._utils _rebuild_parameter",
     "torch._utils _rebuild_tensor_v2",
 }
+MOST_PICKLED = 1 << 22  # bytes of plain values, each of which may become 64 bytes of an object
 
 
 def save_dict(path: str | Path, contents: dict[str, Any]) -> None:
@@ -65,6 +66,8 @@ def _check_archive(path: str | Path) -> None:
             raise ValueError("compressed")
         for entry in entries:
             if entry.filename.endswith(".pkl"):
+                if entry.file_size > MOST_PICKLED:
+                    raise ValueError("too long")
                 for opcode, name, _ in pickletools.genops(archive.read(entry)):
                     if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not (
                         name in ALLOWED_GLOBALS or re.fullmatch(r"torch \w+Storage", name)

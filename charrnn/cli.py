@@ -100,6 +100,7 @@ def command(main: Main) -> Main:
 
     @functools.wraps(main)
     def run(argv: list[str] | None = None) -> int:
+        status = 0
         try:
             status = main(argv) or 0
             if sys.stdout is not None:
@@ -107,7 +108,7 @@ def command(main: Main) -> Main:
             return status
         except BrokenPipeError:  # the reader of our output left, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 0
+            return status
         except KeyboardInterrupt:
             return 130
         except (UserError, OSError, MemoryError, RuntimeError) as error:

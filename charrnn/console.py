@@ -44,6 +44,11 @@ class Terminal:
         with suppress(OSError, ValueError, AttributeError):
             self.stream.flush()
 
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError, AttributeError):
+            return self.stream.isatty()
+        return False
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)  # isatty, fileno and the like, where there are any
 

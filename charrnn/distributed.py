@@ -38,7 +38,7 @@ def read_environment() -> tuple[int, int, int]:
         port = int(env.get("MASTER_PORT", 1))
     except (KeyError, ValueError):
         rank, size, local, port = -1, 0, -1, 0
-    if not (0 <= rank < size and 0 <= local < size and 0 < port < 65536):
+    if not (0 <= rank < size < 2**31 and 0 <= local < size and 0 < port < 65536):
         raise UserError(f"the environment has {shown}, which is no place in a run; {advice}")
     missing = [name for name in names if name not in env and name != "LOCAL_RANK"]
     if size > 1 and missing:

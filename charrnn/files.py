@@ -19,7 +19,7 @@ try:
 except ImportError:  # on Windows; there an open file can be neither locked so nor removed
     fcntl = None
 
-from charrnn.console import Terminal
+from charrnn.console import Terminal, escape_control_chars
 from charrnn.errors import UserError
 
 RUN_SUFFIXES = (".net", ".resume", ".jsonl")  # of the files that a run writes
@@ -265,9 +265,10 @@ def _flock(descriptor: int, path: str | Path) -> bool:
 
 @functools.cache
 def _say_unlocked(folder: str, reason: str) -> None:
-    Terminal(sys.stderr).write(
-        f"{folder}: files cannot be locked there ({reason}); start no second run with these names\n"
+    line = (
+        f"{folder}: files cannot be locked there ({reason}); start no second run with these names"
     )
+    Terminal(sys.stderr).write(escape_control_chars(line) + "\n")
 
 
 def free_number(paths: Iterable[Path]) -> int:

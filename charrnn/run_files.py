@@ -1,10 +1,10 @@
 """The files that a run owns: its model, what it needs to go on, and its log."""
 
-import glob
 import hashlib
 import json
 import math
 import os
+import re
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ import torch
 
 from charrnn.checkpoint import build_model, load_dict, save_checkpoint, save_dict
 from charrnn.cli import Number
-from charrnn.console import Terminal
+from charrnn.console import Terminal, escape_control_chars
 from charrnn.corpus import Corpus
 from charrnn.data import Batches
 from charrnn.errors import UserError
@@ -162,14 +162,15 @@ class RunFiles:
         """
         if not self.is_main:
             return []
-        for path in self.paths:
+        for path in [*self.paths, *self._all_kept()]:
             check_output(path, self.inputs)
         self.log = [_line(self.about)]
         return _said_aside(set_aside([*self.paths, *self._all_kept()]))
 
     def _all_kept(self) -> list[Path]:
         """The models that ``--keep all`` left under this name."""
-        return sorted(self.net_path.parent.glob(f"{glob.escape(self.stem)}.step[0-9]*.net"))
+        name = re.compile(re.escape(self.stem) + r"\.step[0-9]+\.net")
+        return sorted(p for p in self.net_path.parent.iterdir() if name.fullmatch(p.name))
 
     def take_up(self, progress: Progress) -> list[str]:
         """For a run that goes on: its log up to this step, and its best loss.
@@ -178,7 +179,7 @@ class RunFiles:
         """
         if not self.is_main:
             return []
-        for path in self.paths:
+        for path in [*self.paths, *self._all_kept()]:
             check_output(path, self.inputs)
         notes, run = [], self.about["run"]
         if self.log_path.exists():
@@ -336,8 +337,8 @@ class RunFiles:
             write()
         except OSError as error:
             if not self.save_errors:
-                line = f"could not save: {error}; the run goes on, and tries again\n"
-                Terminal(sys.stdout).write(line)
+                line = f"could not save: {error}; the run goes on, and tries again"
+                Terminal(sys.stdout).write(escape_control_chars(line) + "\n")
             self.save_errors[path] = error
             return False
         self.save_errors.pop(path, None)

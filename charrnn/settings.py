@@ -92,6 +92,9 @@ def check_fields(kind: type, values: Any, where: str) -> None:
     of those allowed.
     """
     allowed = {f.name: f.metadata for f in fields(kind) if "values" in f.metadata}
+    for name in values if isinstance(values, dict) else ():
+        if name not in allowed:
+            raise UserError(f"{where}: {brief(name)} is no such name")
     if not isinstance(values, dict) or values.keys() != allowed.keys():
         raise UserError(f"{where}: not what train.py of this version saves")
     for name, rule in allowed.items():

@@ -150,6 +150,8 @@ def fingerprint_of(sources: list[Source], how: str, earlier: str | None) -> tupl
                 has_grown = _end_file(beginning, begin, old_size) == earlier
             digest.update(raw)
             size += len(raw)
+            if earlier is not None and size > old_size:
+                return f"not {earlier}", size, has_grown  # whatever follows
         found = _end_file(digest, begin, size)
     return found, size, has_grown
 

@@ -20,3 +20,8 @@ def _interrupted(kind: type[BaseException], error: BaseException, at: TracebackT
 # torch takes a second to load: Ctrl-C meanwhile is a line, not a traceback; only in our programs
 if os.path.basename(sys.argv[0]) in ("train.py", "sample.py", "-m"):
     sys.excepthook = _interrupted
+    # where stdin, stdout or stderr is closed, the next file opened would get its number, and
+    # whatever libraries print there would go into that file
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import ROOT, contents
+from runs import ROOT, contents, run_in
 from torch import Tensor
 
 import train
@@ -67,11 +67,19 @@ def tensor_changes(tensor: Tensor) -> list[Any]:
     return others
 
 
+def is_like(other: Any, tensor: Tensor) -> bool:
+    """Whether one tensor could stand where another does."""
+    if not isinstance(other, Tensor) or other.is_sparse or other.is_meta:
+        return False
+    like = (other.shape, other.dtype) == (tensor.shape, tensor.dtype) and other.is_contiguous()
+    return like and bool(other.isfinite().all())
+
+
 def changes(value: Any) -> Iterator[tuple[str, Any]]:
     """(what, other value): everything that a value may be replaced by, itself or within."""
     if isinstance(value, Tensor):
         for i, other in enumerate(tensor_changes(value)):
-            yield f"tensor {i}", other
+            yield f"{'tensor' if is_like(other, value) else 'misfit'} {i}", other
     elif isinstance(value, dict):
         for i, other in enumerate(UGLY[::7]):
             yield f"other {i}", other
@@ -135,7 +143,9 @@ def cases(folder: Path) -> Iterator[Case]:
     for i, (what, other) in enumerate(changes(resume)):
         if what.startswith(("fingerprint", "run", "tokens")) and i % 3:
             continue
-        yield f"resume, {what}", "rnn.resume", lambda other=other: saved(other), RESUME
+        must_refuse = what.startswith("state") and "misfit" in what and "cuda_rng" not in what
+        name = "misfit" if must_refuse else "resume"
+        yield f"{name}, {what}", "rnn.resume", lambda other=other: saved(other), RESUME
     for i, (what, other) in enumerate(changes(net)):
         if i % 2 and not what.startswith(("settings, ", "text, ")):  # those nothing reads
             command = FINE_TUNE if i % 3 == 0 else RESUME
@@ -172,6 +182,8 @@ def try_case(folder: Path, before: dict[str, bytes], case: Case) -> str:
         problem = f"ended with {status}"
     elif "\x1b" in out.getvalue() + err.getvalue():
         problem = "printed an escape character"
+    elif status != 2 and case[0].startswith("misfit"):
+        problem = "was taken"
     elif status == 2 and err.getvalue().count("\n") != 1:
         problem = f"said {err.getvalue()[:300]!r}"
     elif status == 2 and after != given:
@@ -412,6 +424,33 @@ def test_what_claims_gigabytes_or_code_is_refused(tmp_path: Path, claim: Call) -
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
+@pytest.mark.parametrize("raw", [b"]" * (1 << 24), b"}" * (1 << 22), b"(" * (1 << 24)])
+def test_many_small_objects_are_refused_unmade(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "a.net"
+    save_checkpoint(path, CharRNN(tuple(map(chr, range(20_000))), 1, 1))
+    load_checkpoint(path)  # the longest of ours
+    rewrite(path, zipfile.ZIP_STORED, data=b"\x80\x02" + raw + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert not loads_or_says_why(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_a_value_nested_too_deep_to_print(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rnn.resume"
+    run_in(tmp_path, epochs=1, seed=201, n_hidden=4)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        raw = next(archive.read(n) for n in archive.namelist() if n.endswith("data.pkl"))
+    assert raw.count(b"K\xc9") == 1  # that seed
+    deep = b"]" * 200_000 + b"a" * 199_999
+    rewrite(path, zipfile.ZIP_STORED, data=raw.replace(b"K\xc9", deep))
+    assert path.read_bytes() != whole
+    assert train.main(["--resume", str(path)]) == 2
+    assert "seed is [[[" in (said := capsys.readouterr().err) and said.count("\n") == 1
+
+
 def strange_text(chance: random.Random, length: int) -> str:
     ranges = ((0, 31), (32, 126), (0x300, 0x36F), (0x400, 0x4FF), (0x4E00, 0x4FFF))
     ranges += ((0x10000, 0x10FFFF), (0x1F600, 0x1F64F), (0x202A, 0x202E), (10, 13), (97, 97))
@@ -461,6 +500,7 @@ def test_lengths_around_every_boundary(seed: int) -> None:
 
 def random_flags(chance: random.Random) -> list[str]:
     numbers = ("0", "-1", "1", "2", "3.5", "1e9", "1e-9", "nan", "inf", "ten", "", "9" * 30)
+    numbers += ("9" * 400, "9" * 5000, "1e400", "\u0663", "1_0", " 1", "\0")
     values = {
         "--n-hidden": ("1", "3", "0", "-2", "x"),
         "--n-layers": ("1", "2", "0"),
@@ -475,6 +515,13 @@ def random_flags(chance: random.Random) -> list[str]:
         "--cell": ("gru", "rnn", "lstm", "tape"),
         "--min-count": ("1", "3", "1000", "0"),
         "--prime": ("a", "Q", "", "\udc80", "\x1b"),
+        "--patience": numbers,
+        "--minutes": ("1e-9", "0.001", "-1", "nan", "0"),
+        "--keep": ("all", "best", "none"),
+        "--val-split": ("lines", "end", ""),
+        "--encoding": ("latin-1", "utf-16", "rot13", "undefined", "\0", "x" * 5000),
+        "--ckpt": ("a.txt", "./rnn.net", "new/one", "a\0b", "x" * 300, "/dev/null", "", "lr_0.1"),
+        "--init-from": ("rnn.net", "a.txt", "rnn.resume", "/dev/zero", "no"),
         "--preset": ("laptop", "auto", "notebook", "big"),
     }
     chosen = chance.sample(sorted(values), chance.randrange(1, 5))

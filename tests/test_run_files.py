@@ -17,6 +17,7 @@ import sample
 import train
 from charrnn import CharRNN, load_checkpoint, save_checkpoint
 from charrnn.checkpoint import load_dict, save_dict
+from charrnn.corpus import load_corpus
 from charrnn.errors import UserError
 from charrnn.files import locked
 from charrnn.run_files import RunFiles
@@ -130,6 +131,22 @@ def test_a_model_to_start_from_is_never_written_to(tmp_path: Path, ckpt: str) ->
     os.link(source, tmp_path / "copy.net")
     write_text(tmp_path)
     refuse(tmp_path, "choose another name", ckpt=str(tmp_path / ckpt), init_from=source)
+
+
+def test_models_kept_on_the_way_are_an_earlier_runs_too(tmp_path: Path) -> None:
+    folder, data = tmp_path / "run", [write_text(tmp_path)]
+    tiny(folder, data=data, keep="all")
+    first = contents(folder)
+    kept = sorted(name for name in first if ".step" in name)
+    assert len(kept) == 5
+    for n in (2, 3):
+        tiny(folder, data=data, keep="all", seed=n)
+    last = contents(folder)
+    assert len(last) == 3 * len(first)
+    for name, raw in first.items():
+        stem, _, suffix = name.rpartition(".")
+        assert last[f"{stem}.1.{suffix}"] == raw  # set aside once, not again and again
+    refuse(folder, "choose another name", data=data, init_from=str(folder / kept[0]))
 
 
 BAD_NAMES = ["", ".", "folder", "folder/", ".net", "folder/.net", "fifo", "/dev/null", "/dev/zero"]
@@ -248,6 +265,14 @@ def test_a_state_reads_no_other_text(
     monkeypatch.setattr("charrnn.corpus.IN_MEMORY", 1000)  # one above that would get a cache
     edit(tmp_path / "rnn.resume", lambda saved: saved["settings"].update(data=[data]))
     refuse(tmp_path, "not the text of that run|a device|cannot be read", name="rnn.resume")
+
+
+def test_of_a_text_that_is_too_long_no_more_is_read(tmp_path: Path) -> None:
+    with open(tmp_path / "a.txt", "wb") as file:
+        file.truncate(1 << 42)  # a hole of 4 TB
+    text = [str(tmp_path / "a.txt")]
+    with pytest.raises(UserError, match="not the text of that run"):
+        load_corpus(text, fingerprint=f"{'0' * 64}-5000000")
 
 
 def test_a_model_saved_just_before_a_kill_counts(tmp_path: Path) -> None:
