@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,15 @@ def kill(child: int) -> None:
     os.waitpid(child, 0)
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """Any file that grows beyond 10 bytes is refused."""
+@contextmanager
+def full_disk(size: int = 10) -> Iterator[None]:
+    """Any file that grows beyond ``size`` bytes is refused."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_file_is_replaced_and_keeps_its_permissions(tmp_path: Path) -> None:
@@ -105,14 +107,15 @@ def test_a_write_that_fails_leaves_all_as_it_was(tmp_path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def test_a_full_disk_is_said_with_the_file(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    with pytest.raises(OSError, match=f"File too large: '{path}'"):
+    with full_disk(), pytest.raises(OSError, match=f"File too large: '{path}'"):
         write(path, b"x" * 100)
-    with pytest.raises(OSError, match=f"File too large: '{path}'"), atomic_file(path) as file:
+    says_which = pytest.raises(OSError, match=f"File too large: '{path}'")
+    with full_disk(), says_which, atomic_file(path) as file:
         file.write(b"x" * 1_000_000)  # more than is held back until the end
     says_where = pytest.raises(UserError, match=f"{tmp_path}: File too large; make room there")
-    with says_where, scratch_file(tmp_path) as file:
+    with full_disk(), says_where, scratch_file(tmp_path) as file:
         file.write(b"x" * 100)
     with pytest.raises(OSError, match="'/dev/full'"), open_output("/dev/full") as file:
         file.write(b"x")
@@ -294,14 +297,10 @@ def test_a_lock_that_its_holder_removes_is_taken_anew(
 
 
 def test_no_lock_is_left_on_a_full_disk(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"File too large: .*/a'"), locked(tmp_path / "a"):
-            assert names(tmp_path) == [".a.lock"]
-            write(tmp_path / "a")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    refused = pytest.raises(OSError, match=r"File too large: .*/a'")
+    with full_disk(0), refused, locked(tmp_path / "a"):
+        assert names(tmp_path) == [".a.lock"]
+        write(tmp_path / "a")
     assert names(tmp_path) == []
 
 
