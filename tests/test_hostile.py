@@ -247,7 +247,7 @@ def first_run(_: int) -> None:
     at_most_steps(60)
     flags = ["--data", "a.txt", "--epochs", "2", "--n-hidden", "8", "--n-layers", "1"]
     flags += ["--batch-size", "2", "--seq-length", "8", "--device", "cpu", "--dtype", "float32"]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert train.main(flags) == 130
 
 
