@@ -60,17 +60,13 @@ def run_script(name: str, *flags: str, **env: str) -> subprocess.CompletedProces
 
 
 TINY = {
-    "training_speed": "--data {text} --device cpu --repeats 1 --seconds 0.01 --batch 4 8 "
-    "--sizes 8x1",
-    "sampling_speed": "--device cpu --repeats 1 --seconds 0.01 --sizes 8 --streams 3",
-    "memory": "--device cpu --sizes 8x1",
     "memory --text": "--text {text} --device cpu --epochs 1 --n-hidden 8",
     "equal_time": "--data {text} --repeats 1 --seconds 1 --n-hidden 8",
     "start_up": "--repeats 1 --sizes 8",
     "rounding": "--ckpt {ckpt} --data {text} --chars 640",
     "anchors": "--ckpt {ckpt} --data {text} --device cpu --minutes 0.01 --learned 640",
     "busy": "--size 8x1 --batch 4 8 --seconds 0.01 --repeats 1 --loops 1",
-    "gpu": "--device cpu --tiny",
+    "gpu": "--device cpu --tiny",  # runs training_speed, sampling_speed and memory, too
 }
 
 

@@ -267,7 +267,7 @@ def try_all(folder: Path, part: int, parts: int) -> None:
         def some(writer: int, first: int = done) -> None:
             size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
             resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 30), -1))
-            at_most_steps(5)
+            at_most_steps(2)
             for case in todo[first : first + 400]:
                 signal.alarm(30)
                 problem = try_case(folder, before, case).replace("\n", " ")

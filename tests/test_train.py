@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,25 +126,17 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-@pytest.mark.slow
-def test_killed_thirty_times_the_run_ends_the_same(tmp_path: Path) -> None:
-    chance = random.Random(1)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    flags = ["--data", "a.txt", "--epochs", "300", "--n-hidden", "8", "--batch-size", "2"]
-    flags += ["--seq-length", "4", "--drop-prob", "0.2"]
-    for folder in (whole, killed):
-        write_text(folder, 60)
-    out, _ = start(whole, *flags).communicate(timeout=300)
-    assert (whole / "rnn.net").exists(), out
-    kills, finished = 0, False
-    while kills < 30 or not finished:
-        resume = (killed / "rnn.resume").exists() and not finished
+def kill_often(whole: Path, killed: Path, flags: list[str], kills: int, seed: int) -> None:
+    """Kill a run at random moments and resume it; whenever it ends, it must be the whole one."""
+    chance, finished = random.Random(seed), False
+    while kills or not finished:
         if finished:  # another run from the start
             shutil.rmtree(killed)
             write_text(killed, 60)
+        resume = (killed / "rnn.resume").exists()
         process = start(killed, *(["--resume", "rnn.resume"] if resume else flags))
         try:
-            out, _ = process.communicate(timeout=chance.uniform(1.0, 4.0) if kills < 30 else 300)
+            out, _ = process.communicate(timeout=chance.uniform(1.0, 4.0) if kills else 300)
             assert process.returncode == 0, out
             finished = True
             assert (killed / "rnn.net").read_bytes() == (whole / "rnn.net").read_bytes()
@@ -151,13 +144,31 @@ def test_killed_thirty_times_the_run_ends_the_same(tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            kills, finished = kills + 1, False
+            kills, finished = kills - 1, False
             if (killed / "rnn.net").exists():
                 load_checkpoint(killed / "rnn.net")
             if (killed / "rnn.resume").exists():
                 load_dict(killed / "rnn.resume")
             assert len(list(killed.glob(".*"))) <= 4  # lock, and one partial file for each
     assert not [path for path in killed.glob(".*") if path.suffix != ".lock"]
+
+
+@pytest.mark.slow
+def test_killed_thirty_times_the_run_ends_the_same(tmp_path: Path) -> None:
+    flags = ["--data", "a.txt", "--epochs", "300", "--n-hidden", "8", "--batch-size", "2"]
+    flags += ["--seq-length", "4", "--drop-prob", "0.2"]
+    folders = [tmp_path / name for name in ("whole", "one", "two")]
+    for folder in folders:
+        write_text(folder, 60)
+    out, _ = start(folders[0], *flags).communicate(timeout=300)
+    assert (folders[0] / "rnn.net").exists(), out
+    with ThreadPoolExecutor() as pool:  # one on each core
+        both = [
+            pool.submit(kill_often, folders[0], folder, flags, 15, seed)
+            for seed, folder in enumerate(folders[1:])
+        ]
+        for each in both:
+            each.result()
 
 
 def limit_files() -> None:
