@@ -54,13 +54,13 @@ FLAGS = {
         "model", "N", "units per layer", "512, in two layers 256 to 512 by the text's length"
     ),
     "n_layers": Flag(
-        "model", "N", "recurrent layers", "1, or 2 where there is time to read the text ten times"
+        "model", "N", "recurrent layers", "1, or 2 where there is time to read the text six times"
     ),
     "drop_prob": Flag(
         "model",
         "P",
         "share of each layer's output dropped in training",
-        "0.05 for each time the text is read, 0.5 at most",
+        "0.08 for each time the text is read, 0.5 at most",
     ),
     "init_from": Flag(
         "model", "FILE", "start from this model, at its size; new characters get new rows"
@@ -80,7 +80,9 @@ FLAGS = {
         "characters that gradients flow back through",
         "64, fewer for a short text",
     ),
-    "lr": Flag("training", "X", "peak learning rate", "1 / sqrt(steps), between 0.004 and 0.024"),
+    "lr": Flag(
+        "training", "X", "peak learning rate", "0.75 / sqrt(steps), between 0.004 and 0.024"
+    ),
     "clip": Flag("training", "X", "largest gradient norm"),
     "seed": Flag(
         "training",

@@ -6,8 +6,8 @@ from torch import Tensor
 from charrnn.model import CharRNN
 from charrnn.settings import Settings
 
-MOMENTUM = 0.95
-ITERATIONS = 3  # of Newton-Schulz: more cost more and learned no better (benchmarks/README.md)
+MOMENTUM = 0.97
+ITERATIONS = 3  # of Newton-Schulz: more cost more than they gained (benchmarks/README.md)
 
 
 def make_optimizers(

@@ -129,7 +129,7 @@ ACCELERATOR = NOTEBOOK | {
     "seq_length": 128,
     "lr": 2e-3,
     "decay": True,
-    "muon_lr": 0.01,
+    "muon_lr": 0.02,
     "beta2": 0.99,
     "weight_decay": 0.01,
 }
@@ -138,7 +138,6 @@ LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
     "decay": True,
-    "muon_lr": 0.01,
     "muon_every": 4,
     "beta2": 0.99,
     "weight_decay": 0.0,
@@ -245,4 +244,5 @@ def laptop_defaults(
         "seq_length": seq_length,
         "drop_prob": round(min(0.5, 0.08 * epochs_affordable), 2),
         "lr": round(min(0.024, max(0.004, 0.75 * steps**-0.5)), 4),
+        "muon_lr": round(min(0.05, max(0.01, 2 * steps**-0.5)), 4),
     }
