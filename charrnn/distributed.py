@@ -138,8 +138,10 @@ class Distributed:
         return result[0]
 
     def close(self) -> None:
-        """Leave the group, as torch asks of every process before it exits."""
+        """Leave the group, as torch asks of every process before it exits; together, since a thread
+        that still finishes an exchange while Python ends aborts the process."""
         if self.size > 1:
+            self._collective(dist.barrier)
             dist.destroy_process_group()
 
     def _collective(self, exchange: Callable[[], object]) -> None:
