@@ -28,7 +28,7 @@ from charrnn.device import device_notes, keep_freed_memory, pick_device, pick_dt
 from charrnn.distributed import Distributed
 from charrnn.evaluation import evaluate
 from charrnn.flags import parse_args
-from charrnn.generation import default_prime, encode_prime, sample
+from charrnn.generation import default_prime, encode_prime
 from charrnn.model import CharRNN, Hidden, copy_weights, detach, map_hidden
 from charrnn.optimizer import make_optimizers
 from charrnn.report import Reporter
@@ -175,9 +175,8 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                 files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
                     files.save(state)
-                    generator = torch.Generator(device).manual_seed(settings.seed)
-                    text = sample(model, 200, prime, top_k=5, generator=generator)
-                    report.evaluation(model, progress, batches, train_loss, val_loss, text)
+                    losses = train_loss, val_loss
+                    report.evaluation(model, progress, batches, len(val_ids), *losses, prime)
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
         if math.isinf(progress.best):  # stopped before the first evaluation: a model all the same

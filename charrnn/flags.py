@@ -60,7 +60,7 @@ FLAGS = {
         "model",
         "P",
         "share of each layer's output dropped in training",
-        "0.08 for each time the text is read, 0.5 at most",
+        "0.05 for each time the text is read, 0.5 at most",
     ),
     "init_from": Flag(
         "model", "FILE", "start from this model, at its size; new characters get new rows"
@@ -80,9 +80,7 @@ FLAGS = {
         "characters that gradients flow back through",
         "64, fewer for a short text",
     ),
-    "lr": Flag(
-        "training", "X", "peak learning rate", "0.75 / sqrt(steps), between 0.004 and 0.024"
-    ),
+    "lr": Flag("training", "X", "peak learning rate", "0.1 / steps^0.25, between 0.004 and 0.024"),
     "clip": Flag("training", "X", "largest gradient norm"),
     "seed": Flag(
         "training",

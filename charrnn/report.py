@@ -11,6 +11,7 @@ from tqdm import tqdm
 from charrnn.budget import Budget
 from charrnn.console import Terminal, escape_control_chars
 from charrnn.data import Batches, unlikeness
+from charrnn.generation import sample
 from charrnn.model import CharRNN
 from charrnn.run_files import RunFiles
 from charrnn.settings import Settings
@@ -110,15 +111,23 @@ class Reporter:
         model: CharRNN,
         progress: Progress,
         batches: Batches,
+        n_held_out: int,
         train_loss: float,
         val_loss: float,
-        text: str,
+        prime: str,
     ) -> None:
         """An evaluation's losses, in nats per character, and a sample of the model as it is."""
+        if self.out.stream is None:
+            return
+        generator = torch.Generator(model.fc.weight.device).manual_seed(batches.seed)
+        text = sample(model, 200, prime, top_k=5, generator=generator)
+        part = f" on its first {progress.val_chars:,} characters" * (
+            progress.val_chars < n_held_out
+        )
         self.say(
             f"\nstep {progress.step}, epoch {progress.step / batches.per_epoch:.2f}, "
             f"{progress.seconds:.0f} s: train {train_loss:.4f}, held out {val_loss:.4f} nats/char "
-            f"({val_loss / math.log(2):.4f} bits)",
+            f"({val_loss / math.log(2):.4f} bits){part}",
             text.rstrip("\n") + "\n",
         )
         guessing = math.log(len(model.unique_tokens))
@@ -139,7 +148,7 @@ class Reporter:
         self.bar.update(100 - self.bar.n)
         bits = val_loss / math.log(2)
         self.say(
-            f"best held-out loss {val_loss:.4f} nats/char ({bits:.4f} bits): {net}",
+            f"best held-out loss {val_loss:.4f} nats/char ({bits:.4f} bits), on all of it: {net}",
             f"next: python sample.py --ckpt {net}",
             f"how it went: python -m charrnn.curves {log}; to show it: python -m charrnn.share "
             f"--ckpt {net}",

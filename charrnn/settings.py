@@ -237,12 +237,13 @@ def laptop_defaults(
     batch_size = chosen.get("batch_size", max(1, min(16, n_train // (4 * (seq_length + 1)))))
     # the fewer steps, the larger they must be
     steps = epochs_affordable * n_chars / (batch_size * seq_length)
+    lr = round(min(0.024, max(0.004, 0.1 * steps**-0.25)), 4)
     return {
         "n_hidden": n_hidden,
         "n_layers": n_layers,
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.5, 0.08 * epochs_affordable), 2),
-        "lr": round(min(0.024, max(0.004, 0.75 * steps**-0.5)), 4),
-        "muon_lr": round(min(0.05, max(0.01, 2 * steps**-0.5)), 4),
+        "drop_prob": round(min(0.5, 0.05 * epochs_affordable), 2),
+        "lr": lr,
+        "muon_lr": round(2.8 * lr, 4),
     }

@@ -30,7 +30,7 @@ try:
 except (AttributeError, ImportError, AssertionError, RuntimeError):
     pytest.skip("torch has no such fake tensors any more", allow_module_level=True)
 aten = torch.ops.aten
-train_step, sample = train.train_step, train.sample
+train_step, sample = train.train_step, report.sample
 SHORT = {"epochs": 1, "batch_size": 16, "seq_length": 8, "val_frac": 0.02, "muon_lr": 0.01}
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 
@@ -129,7 +129,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
     put(Batches, "_prepare", without_fakes(Batches._prepare))
     put(Distributed, "agree", agree)
     put(train, "pick_device", lambda name: torch.device("cuda"))
-    put(train, "sample", lambda model, size, *args, **more: sample(model, 5, *args, **more))
+    put(report, "sample", lambda model, size, *args, **more: sample(model, 5, *args, **more))
     put(report, "unlikeness", lambda *_: 0.0)
     put(train, "seconds_per_step", lambda *_: 1e-3)
     put(train, "CharRNN", without_fakes(train.CharRNN))

@@ -21,7 +21,15 @@ from runs import ROOT, contents, run_in
 from torch import Tensor
 
 import train
-from charrnn import CharRNN, Vocabulary, get_batches, load_checkpoint, sample, save_checkpoint
+from charrnn import (
+    CharRNN,
+    Vocabulary,
+    get_batches,
+    load_checkpoint,
+    report,
+    sample,
+    save_checkpoint,
+)
 from charrnn.checkpoint import load_dict
 from charrnn.corpus import load_corpus
 from charrnn.data import count_batches, split_text
@@ -206,8 +214,8 @@ def try_case(folder: Path, before: dict[str, bytes], case: Case) -> str:
 
 def at_most_steps(number: int) -> None:
     """From now on runs of this process are short: interrupted after so many steps."""
-    real, begin, write, count = train.train_step, train.train, train.sample, 0
-    train.sample = lambda model, _, *more, **options: write(model, 5, *more, **options)
+    real, begin, write, count = train.train_step, train.train, report.sample, 0
+    report.sample = lambda model, _, *more, **options: write(model, 5, *more, **options)
     os.fsync = lambda _: None  # no power cut is tested
 
     def step(*args: object) -> object:
