@@ -169,13 +169,12 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                 train_loss, val_loss = state.mean_loss(), None
                 if evaluating := budget.evaluation_due(before, now):
                     report.evaluating()
-                    train_loss = state.mean_loss_since_evaluation()
                     val_loss = dist.from_main(lambda: evaluate(model, held_out, dtype))
                     files.keep_if_best(model, val_loss, progress)
                 files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
+                    losses = state.mean_loss_since_evaluation(), val_loss
                     files.save(state)
-                    losses = train_loss, val_loss
                     report.evaluation(model, progress, batches, len(val_ids), *losses, prime)
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32

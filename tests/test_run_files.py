@@ -20,7 +20,6 @@ from charrnn.checkpoint import load_dict, save_dict
 from charrnn.corpus import load_corpus
 from charrnn.errors import UserError
 from charrnn.files import locked
-from charrnn.run_files import RunFiles
 
 TINY: dict[str, Any] = {"epochs": 1, "n_hidden": 4, "n_layers": 1, "batch_size": 2}
 
@@ -275,24 +274,28 @@ def test_of_a_text_that_is_too_long_no_more_is_read(tmp_path: Path) -> None:
         load_corpus(text, fingerprint=f"{'0' * 64}-5000000")
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from test_run_files import RunFiles, tiny
+saves, save = 0, RunFiles.save
+def save_or_die(files, state):
+    global saves
+    saves += 1
+    if saves == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(files, state)
+RunFiles.save = save_or_die
+tiny(Path(sys.argv[1]), epochs=5)
+"""
+
+
 def test_a_model_saved_just_before_a_kill_counts(tmp_path: Path) -> None:
     write_text(tmp_path)
-    pid = os.fork()
-    if pid == 0:  # a run that is killed between the renames of .net and .resume
-        saves, save = 0, RunFiles.save
-
-        def save_or_die(self: RunFiles, state: object) -> None:
-            nonlocal saves
-            saves += 1
-            if saves == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-            save(self, state)
-
-        RunFiles.save = save_or_die
-        sys.stdout = open(os.devnull, "w")
-        tiny(tmp_path, epochs=5)
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]  # between the renames of both files
+    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, stdout=-3)
+    assert ended.returncode == -signal.SIGKILL
     net = load_dict(tmp_path / "rnn.net")
     progress = load_dict(tmp_path / "rnn.resume")["state"]["progress"]
     assert net["val_loss"] < progress["best"] and net["step"] > progress["step"]

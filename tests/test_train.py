@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import resource
 import shutil
 import signal
@@ -87,19 +88,19 @@ def test_the_log_has_about_200_lines_and_every_evaluation(tmp_path: Path) -> Non
     assert all(line["train_loss"] > 0 for line in trained.log[1:-1])
 
 
-def test_the_training_loss_at_an_evaluation_is_the_mean_since_the_last(tmp_path: Path) -> None:
+def test_the_training_loss_shown_is_the_mean_since_the_last_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     run_in(tmp_path, epochs=5, drop_prob=0.0)
+    shown = [float(x) for x in re.findall(r"train ([0-9.]+), held out", capsys.readouterr().out)]
     total, steps, last = 0.0, 0, 0
-    for line in read_log(tmp_path)[1:-1]:
-        if line["val_loss"] is not None and steps:
-            rest = line["step"] - last  # of the steps since the line before nothing is said alone
-            mean = line["train_loss"] * (steps + rest)
-            assert mean > total > 0
+    for line in read_log(tmp_path)[1:-1]:  # each has the mean since the line before
+        total += line["train_loss"] * (line["step"] - last)
+        steps, last = steps + line["step"] - last, line["step"]
+        if line["val_loss"] is not None:
+            assert shown.pop(0) == pytest.approx(total / steps, abs=1e-3)
             total, steps = 0.0, 0
-        else:
-            total += line["train_loss"] * (line["step"] - last)
-            steps += line["step"] - last
-        last = line["step"]
+    assert not shown
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
