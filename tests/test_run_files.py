@@ -277,7 +277,8 @@ def test_of_a_text_that_is_too_long_no_more_is_read(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from test_run_files import RunFiles, tiny
+from charrnn.run_files import RunFiles
+from test_run_files import tiny
 saves, save = 0, RunFiles.save
 def save_or_die(files, state):
     global saves
