@@ -145,7 +145,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         signal = 0  # that ends the run, once all processes know of it
         model.train()
         while (done := budget.fraction_done(progress)) < 1 and not signal:
-            x, y = (ids.long() for ids in batches[progress.step])
+            x, y = (ids.to(device, torch.long) for ids in batches[progress.step])
             if not batches.continues(progress.step):
                 state.hidden = initial_hidden  # what was read before is not what comes before
             share = schedule(done) if settings.decay else 1.0
@@ -164,10 +164,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     report.say(files.go_back(state, settings.lr))
                     continue
 
-            before, now = done, budget.fraction_done(progress)
-            if budget.line_due(before, now):
+            now = budget.fraction_done(progress)
+            if budget.line_due(done, now):
                 train_loss, val_loss = state.mean_loss(), None
-                if evaluating := budget.evaluation_due(before, now):
+                if evaluating := budget.evaluation_due(done, now):
                     report.evaluating()
                     val_loss = dist.from_main(lambda: evaluate(model, held_out, dtype))
                     files.keep_if_best(model, val_loss, progress)

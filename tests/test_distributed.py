@@ -151,8 +151,8 @@ def test_two_processes_learn_what_one_does_and_only_the_first_reads(tmp_path: Pa
             assert one[name] == pytest.approx(two[name], abs=1e-4)
 
 
-@pytest.mark.slow
-def test_a_signal_to_one_process_ends_and_saves_all(tmp_path: Path) -> None:
+def start_two(tmp_path: Path) -> list[subprocess.Popen]:
+    """Two processes of one endless run, when they have saved a first model."""
     data = write_text(tmp_path)
     (tmp_path / "other").mkdir()
     both = zip((tmp_path, tmp_path / "other"), places(2), strict=True)
@@ -160,6 +160,12 @@ def test_a_signal_to_one_process_ends_and_saves_all(tmp_path: Path) -> None:
     processes = [start(folder, *flags, env=env) for folder, env in both]
     while not (tmp_path / "rnn.net").exists() and processes[0].poll() is None:
         time.sleep(0.05)
+    return processes
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_ends_and_saves_all(tmp_path: Path) -> None:
+    processes = start_two(tmp_path)
     processes[1].send_signal(signal.SIGTERM)
     out = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, out
@@ -169,13 +175,7 @@ def test_a_signal_to_one_process_ends_and_saves_all(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_others_with_one_line(tmp_path: Path) -> None:
-    data = write_text(tmp_path)
-    (tmp_path / "other").mkdir()
-    both = zip((tmp_path, tmp_path / "other"), places(2), strict=True)
-    flags = ["--data", data, *FLAGS, "--epochs", "100000"]
-    processes = [start(folder, *flags, env=env) for folder, env in both]
-    while not (tmp_path / "rnn.net").exists() and processes[0].poll() is None:
-        time.sleep(0.05)
+    processes = start_two(tmp_path)
     processes[1].kill()
     out, _ = processes[0].communicate(timeout=300)
     assert processes[0].returncode == 2 and "Traceback" not in out, out
