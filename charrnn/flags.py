@@ -51,16 +51,22 @@ FLAGS = {
     ),
     "cell": Flag("model", "NAME", "kind of recurrent layer"),
     "n_hidden": Flag(
-        "model", "N", "units per layer", "512, in two layers 256 to 512 by the text's length"
+        "model",
+        "N",
+        "units per layer",
+        "512, up to 1024 where there is time, 256 or 384 for a short text that is read often",
     ),
     "n_layers": Flag(
-        "model", "N", "recurrent layers", "1, or 2 where there is time to read the text six times"
+        "model",
+        "N",
+        "recurrent layers",
+        "1, or 2 where there is time for 3,600 steps, or to read a short text six times",
     ),
     "drop_prob": Flag(
         "model",
         "P",
         "share of each layer's output dropped in training",
-        "0.05 for each time the text is read, 0.5 at most",
+        "0.04 for each time the text is read, 0.5 at most",
     ),
     "init_from": Flag(
         "model", "FILE", "start from this model, at its size; new characters get new rows"
@@ -72,7 +78,7 @@ FLAGS = {
         "training",
         "N",
         "rows of text read side by side; fewer means more updates",
-        "16, fewer for a short text",
+        "32, fewer for a short text",
     ),
     "seq_length": Flag(
         "training",
@@ -80,7 +86,7 @@ FLAGS = {
         "characters that gradients flow back through",
         "64, fewer for a short text",
     ),
-    "lr": Flag("training", "X", "peak learning rate", "0.1 / steps^0.25, between 0.004 and 0.024"),
+    "lr": Flag("training", "X", "peak learning rate", "0.12 / steps^0.25, between 0.004 and 0.024"),
     "clip": Flag("training", "X", "largest gradient norm"),
     "seed": Flag(
         "training",

@@ -6,7 +6,7 @@ from torch import Tensor
 from charrnn.model import CharRNN
 from charrnn.settings import Settings
 
-MOMENTUM = 0.97
+MOMENTUM = 0.95
 ITERATIONS = 3  # of Newton-Schulz: more cost more than they gained (benchmarks/README.md)
 
 
@@ -29,7 +29,7 @@ def make_optimizers(
     if not hidden:
         return [adamw]
     groups = [{"params": hidden, "peak_lr": settings.muon_lr}]
-    return [adamw, Muon(groups, settings.muon_every, dtype)]
+    return [adamw, Muon(groups, settings.muon_every, settings.weight_decay, dtype)]
 
 
 def is_between_hidden(name: str) -> bool:
@@ -43,12 +43,15 @@ class Muon(torch.optim.Optimizer):
     hidden layers in neural networks"): all singular values of the momentum are made 1, so that rare
     directions are learned as fast as common ones. Each gate's square block is one matrix.
 
-    ``every``: steps for which a direction is kept: on a CPU making one costs as much as a step.
+    ``every``: steps for which a direction is kept: on a CPU making one costs as much as a step;
+    ``weight_decay``: as AdamW's, apart from the gradient (Loshchilov and Hutter 2019).
     """
 
-    def __init__(self, params: list[dict], every: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, params: list[dict], every: int, weight_decay: float, dtype: torch.dtype
+    ) -> None:
         super().__init__(params, {"lr": 0.0})
-        self.every, self.dtype = every, dtype
+        self.every, self.weight_decay, self.dtype = every, weight_decay, dtype
         self.found_inf: Tensor | None = None
         for weight in (weight for group in self.param_groups for weight in group["params"]):
             zeros = torch.zeros_like(weight, requires_grad=False)
@@ -67,7 +70,8 @@ class Muon(torch.optim.Optimizer):
                     nesterov = gradient.lerp(momentum, MOMENTUM)
                     state["direction"] = orthogonal(nesterov, self.dtype)
                 state["step"] += 1
-                weight.sub_(state["direction"] * (group["lr"] * good))
+                lr = group["lr"] * good
+                weight.mul_(1 - lr * self.weight_decay).sub_(state["direction"] * lr)
 
 
 def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:

@@ -127,20 +127,20 @@ NOTEBOOK: dict[str, Any] = {
 ACCELERATOR = NOTEBOOK | {
     "batch_size": 64,
     "seq_length": 128,
-    "lr": 2e-3,
+    "lr": 8e-3,
     "decay": True,
-    "muon_lr": 0.02,
+    "muon_lr": 0.03,
     "beta2": 0.99,
-    "weight_decay": 0.01,
+    "weight_decay": 0.02,
 }
-# many small steps: with minutes to spend, the number of updates is what is short
+# small steps: with minutes to spend, the number of updates is what is short
 LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
     "decay": True,
     "muon_every": 4,
     "beta2": 0.99,
-    "weight_decay": 0.0,
+    "weight_decay": 0.02,
 }
 
 
@@ -199,12 +199,10 @@ def resolve_settings(
     # more held-out text would not make the figure better, only each evaluation longer
     chosen = one_budget(chosen | {"val_frac": min(0.1, 200_000 / n_chars)}, given)
     if preset == "laptop":
-        epochs_affordable = float(chosen["epochs"] or math.inf)  # of the text by one layer of 512
+        affordable = math.inf
         if chosen["minutes"] and not {"n_layers", "n_hidden", "drop_prob", "lr"} <= chosen.keys():
-            epochs_affordable = min(
-                epochs_affordable, chosen["minutes"] * chars_per_minute() / n_chars
-            )
-        chosen = laptop_defaults(chosen, n_chars, epochs_affordable) | chosen
+            affordable = chosen["minutes"] * chars_per_minute()
+        chosen = laptop_defaults(chosen, n_chars, affordable) | chosen
     chosen["preset"] = preset
     check_fields(Settings, chosen, "settings")
     if not (chosen["epochs"] or chosen["minutes"]):
@@ -215,35 +213,48 @@ def resolve_settings(
     return Settings(**chosen)
 
 
-def laptop_defaults(
-    chosen: dict[str, Any], n_chars: int, epochs_affordable: float
-) -> dict[str, Any]:
+def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> dict[str, Any]:
     """What the laptop preset takes for the text and the time there is, from the runs in
-    benchmarks/; ``chosen`` holds the budget and what the user decided, ``epochs_affordable``: how
-    often one layer of 512 could read the text in it.
+    benchmarks/; ``chosen`` holds the budget and what the user decided, ``affordable``: how many
+    characters one layer of 512 could read in the minutes, infinite without them.
 
-    One layer learns fastest, until it has read the text so often that it knows it by heart: two
-    layers, with dropout between them too, go on learning. A short text needs fewer units, and
-    fewer and shorter rows.
+    A short text needs fewer and shorter rows.
     """
-    n_layers = chosen.get("n_layers", 1 if epochs_affordable < 6 else 2)
-    enough = 256 if n_chars < 200_000 else 384 if n_chars < 1_000_000 else 512
-    n_hidden = chosen.get("n_hidden", 512 if n_layers == 1 else enough)
-    if chosen["minutes"]:  # a larger model reads less in that time
-        epochs_affordable /= (n_hidden / 512) ** 2 * (2 * n_layers - 1)
-    epochs_affordable = min(epochs_affordable, chosen["epochs"] or math.inf)
+    n_hidden, n_layers = laptop_size(n_chars, affordable, chosen["epochs"] or 0)
+    size = {"n_hidden": n_hidden, "n_layers": n_layers}
+    size |= {name: chosen[name] for name in size.keys() & chosen.keys()}
     n_train = n_chars - round(n_chars * chosen["val_frac"])
+    epochs = min(chosen["epochs"] or math.inf, affordable / cost(**size) / n_train)
     seq_length = chosen.get("seq_length", max(1, min(64, n_train // 8)))
-    batch_size = chosen.get("batch_size", max(1, min(16, n_train // (4 * (seq_length + 1)))))
+    rows = min(32, n_train // (4 * (seq_length + 1)))
+    batch_size = chosen.get("batch_size", max(1, rows))
     # the fewer steps, the larger they must be
-    steps = epochs_affordable * n_chars / (batch_size * seq_length)
-    lr = round(min(0.024, max(0.004, 0.1 * steps**-0.25)), 4)
-    return {
-        "n_hidden": n_hidden,
-        "n_layers": n_layers,
+    steps = epochs * n_train / (batch_size * seq_length)
+    lr = round(min(0.024, max(0.004, 0.12 * steps**-0.25)), 4)
+    return size | {
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.5, 0.05 * epochs_affordable), 2),
+        "drop_prob": round(min(0.5, 0.04 * epochs), 2),
         "lr": lr,
-        "muon_lr": round(2.8 * lr, 4),
+        "muon_lr": round(3 * lr, 4),
     }
+
+
+def laptop_size(n_chars: int, affordable: float, epochs: int) -> tuple[int, int]:
+    """(units, layers): the largest that still take 3,600 steps of 32 x 64, and more the wider they
+    are. They learn more than a smaller model that reads the same text again and again, and soon
+    knows it by heart; a short text, which is read often in any case, needs fewer units."""
+    if math.isinf(affordable):  # by epochs alone
+        return (512, 1) if epochs < 6 else (512, 2)
+    if n_chars < 1_000_000 and affordable >= 6 * n_chars:
+        return (256 if n_chars < 200_000 else 384), 2
+    for n_hidden, n_layers in ((1024, 2), (768, 2), (512, 2)):
+        steps = affordable / cost(n_hidden, n_layers) / (32 * 64)
+        if steps >= 3600 * (n_hidden / 512) ** 2:
+            return n_hidden, n_layers
+    return 512, 1
+
+
+def cost(n_hidden: int, n_layers: int) -> float:
+    """How many times as long as one layer of 512 a model of this size takes for the same text."""
+    return (n_hidden / 512) ** 2 * (1.4 * n_layers - 0.4)

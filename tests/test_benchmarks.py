@@ -65,6 +65,7 @@ TINY = {
     "start_up": "--repeats 1 --sizes 8",
     "rounding": "--ckpt {ckpt} --data {text} --chars 640",
     "anchors": "--ckpt {ckpt} --data {text} --device cpu --minutes 0.01 --learned 640",
+    "step_parts": "--shapes 8x1:2x8 --seconds 0.01 --repeats 1",
     "busy": "--size 8x1 --batch 4 8 --seconds 0.01 --repeats 1 --loops 1",
     "gpu": "--device cpu --tiny",  # runs training_speed, sampling_speed and memory, too
 }

@@ -5,7 +5,14 @@ import torch
 
 import train
 from charrnn import CharRNN
-from charrnn.optimizer import Muon, is_between_hidden, make_optimizers, orthogonal
+from charrnn.optimizer import (
+    ITERATIONS,
+    MOMENTUM,
+    Muon,
+    is_between_hidden,
+    make_optimizers,
+    orthogonal,
+)
 from charrnn.settings import new_settings, resolve_settings
 
 
@@ -35,9 +42,11 @@ def test_torch_takes_the_same_step_where_a_weight_is_one_block() -> None:
         pytest.skip("torch >= 2.9")
     torch.manual_seed(1)
     ours, theirs = (torch.nn.Parameter(torch.eye(24)) for _ in range(2))
-    one = Muon([{"params": [ours], "lr": 0.01}], 1, torch.bfloat16)
+    one = Muon([{"params": [ours], "lr": 0.01}], 1, 0.5, torch.bfloat16)
     one.found_inf = torch.zeros(())
-    two = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.0, momentum=0.97, ns_steps=3)
+    two = torch.optim.Muon(
+        [theirs], lr=0.01, weight_decay=0.5, momentum=MOMENTUM, ns_steps=ITERATIONS
+    )
     for _ in range(5):
         ours.grad = torch.randn(24, 24)
         theirs.grad = ours.grad.clone()
