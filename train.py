@@ -37,8 +37,8 @@ from charrnn.settings import new_settings, resolve_settings, resume_settings
 from charrnn.train_state import TrainState
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
-LOSS_SCALE = 1024  # in float16, where small gradients would become 0 (Micikevicius et al. 2018)
 DECAY = 0.6  # of the run, at its end, over which it falls to zero
+LOSS_SCALE = 1024  # in float16, where small gradients would become 0 (Micikevicius et al. 2018)
 READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
 MAX_BAD_STEPS = 20  # in a row, before the run goes back to where it was last saved
 

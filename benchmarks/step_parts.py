@@ -7,12 +7,21 @@ Of a CPU with AVX2 only, on one that has more:
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.common import machine, matmul_peak, rate, spread, table
+from benchmarks.common import (
+    alternate,
+    flop_per_char,
+    machine,
+    matmul_peak,
+    rate,
+    spread,
+    table,
+)
 from charrnn.cli import Parser, command
 from charrnn.device import keep_freed_memory, pick_device, pick_dtype
 from charrnn.model import CharRNN
@@ -46,14 +55,13 @@ def parts(
         forward().backward()
 
     both()  # sets up the libraries, and the gradients
-    n_weights = sum(w.numel() for w in model.parameters() if w.dim() > 1)
     return {
         "forward": forward,
         "forward and backward": both,
         "clip": lambda: nn.utils.clip_grad_norm_(model.parameters(), 1.0),
         "AdamW": adamw.step,
         "Muon, each direction": muon.step,
-    }, 6 * n_weights * rows * length
+    }, flop_per_char(n_hidden, n_layers, N_CHARS) * rows * length
 
 
 def milliseconds(part: Callable[[], object], seconds: float, device: torch.device) -> float:
@@ -85,10 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     rows: list[list[str]] = []
     for shape in args.shapes:
         work, flop = parts(shape, device, dtype)
-        ms: dict[str, list[float]] = {name: [] for name in work}
-        for _ in range(args.repeats):
-            for name, part in work.items():
-                ms[name].append(milliseconds(part, args.seconds, device))
+        turns = {n: partial(milliseconds, part, args.seconds, device) for n, part in work.items()}
+        ms = alternate(turns, args.repeats)
         rows = rows or [["model : batch", *work, "of the peak"]]
         best = min(ms["forward and backward"])
         share = f"{flop / (best / 1000) / peak:.0%}"

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.common import (
     OPENMP_DEFAULT,
     alternate,
+    flop_per_char,
     in_a_process,
     machine,
     make_text,
@@ -92,9 +93,8 @@ def row(size: str, args: argparse.Namespace, n_tokens: int, peak: float) -> list
         "small": in_a_process("training_speed", "small", *flags),
     }
     rates = alternate(turns, args.repeats)
-    # 6 FLOP per weight and character: one product forward, two backward
-    weights = 4 * n_hidden**2 * (2 * n_layers - 1) + n_hidden * n_tokens
-    achieved = statistics.median(rates["ours"]) * 6 * weights / peak
+    flop = flop_per_char(n_hidden, n_layers, n_tokens)
+    achieved = statistics.median(rates["ours"]) * flop / peak
     cells = [f"{n_hidden} x {n_layers}", spread(rates["theirs"]), spread(rates["ours"])]
     cells.append(ratios(rates["ours"], rates["theirs"]))
     return [*cells, f"{achieved:.0%}", spread(rates["small"])]

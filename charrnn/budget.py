@@ -64,7 +64,8 @@ def chars_per_minute(device: torch.device, dtype: torch.dtype) -> float:
     """How many characters one layer of 512 trains on in a minute there, by timing it."""
     model = CharRNN(tuple(map(chr, range(100))), 512, 1).to(device)
     batches = Batches(torch.randint(100, (32 * 65,)), 32, 64)
-    return 60 * 32 * 64 / seconds_per_step(model, batches, model.init_hidden(32), dtype)
+    chars, hidden = batches.batch_size * batches.seq_length, model.init_hidden(batches.batch_size)
+    return 60 * chars / seconds_per_step(model, batches, hidden, dtype)
 
 
 def seconds_per_step(model: CharRNN, batches: Batches, hidden: Hidden, dtype: torch.dtype) -> float:

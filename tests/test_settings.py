@@ -53,8 +53,8 @@ def test_more_time_asks_for_a_larger_model_or_more_dropout_and_a_lower_rate() ->
         settings = resolve(n_chars, minutes=minutes, **given)
         return settings.n_hidden, settings.n_layers, settings.drop_prob
 
-    sizes = [laptop(minutes, 2_000_000)[:2] for minutes in (5, 15, 60, 180)]
-    assert sizes == [(512, 1), (512, 2), (768, 2), (1024, 2)]
+    sizes = [laptop(minutes, 2_000_000)[:2] for minutes in (2, 5, 15, 60, 180)]
+    assert sizes == [(512, 1), (512, 1), (512, 2), (768, 2), (1024, 2)]
     assert laptop(2, 100_000)[:2] < laptop(2, 500_000)[:2] < laptop(15, 2_000_000)[:2]
     assert laptop(1, 2_000_000)[2] < laptop(2, 2_000_000)[2] < laptop(4, 2_000_000)[2]
     assert laptop(1000, 1000)[2] == 0.5 and laptop(1, 10**9)[2] == 0
