@@ -173,6 +173,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     files.keep_if_best(model, val_loss, progress)
                 files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
+                    # before the save, which is to hold that it counts anew
                     losses = state.mean_loss_since_evaluation(), val_loss
                     files.save(state)
                     report.evaluation(model, progress, batches, len(val_ids), *losses, prime)

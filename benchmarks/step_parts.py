@@ -40,9 +40,9 @@ def parts(
     model = CharRNN(tuple(map(chr, range(N_CHARS))), n_hidden, n_layers).to(device)
     x = torch.randint(N_CHARS, (rows, length), device=device)
     hidden = model.init_hidden(rows)
-    given = {"epochs": 1, "muon_every": 1}
-    settings = resolve_settings(new_settings(given, None), False, 10**6, lambda: 1.0)
+    settings = resolve_settings(new_settings({"epochs": 1}, None), False, 10**6, lambda: 1.0)
     adamw, muon = make_optimizers(model, settings, dtype)
+    muon.every = 1
     adamw.found_inf = muon.found_inf = torch.zeros((), device=device)
 
     def forward() -> torch.Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from charrnn.data import Batches
 from charrnn.model import CharRNN, Hidden
-from charrnn.settings import Settings
+from charrnn.settings import LENGTH, ROWS, Settings
 from charrnn.train_state import Progress
 
 LOG_LINES = 200  # a run, about
@@ -63,9 +63,8 @@ def _passed(before: float, now: float, parts: int) -> bool:
 def chars_per_minute(device: torch.device, dtype: torch.dtype) -> float:
     """How many characters one layer of 512 trains on in a minute there, by timing it."""
     model = CharRNN(tuple(map(chr, range(100))), 512, 1).to(device)
-    batches = Batches(torch.randint(100, (32 * 65,)), 32, 64)
-    chars, hidden = batches.batch_size * batches.seq_length, model.init_hidden(batches.batch_size)
-    return 60 * chars / seconds_per_step(model, batches, hidden, dtype)
+    batches = Batches(torch.randint(100, (ROWS * (LENGTH + 1),)), ROWS, LENGTH)
+    return 60 * ROWS * LENGTH / seconds_per_step(model, batches, model.init_hidden(ROWS), dtype)
 
 
 def seconds_per_step(model: CharRNN, batches: Batches, hidden: Hidden, dtype: torch.dtype) -> float:

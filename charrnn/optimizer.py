@@ -8,6 +8,7 @@ from charrnn.settings import Settings
 
 MOMENTUM = 0.95
 ITERATIONS = 3  # of Newton-Schulz: more cost more than they gained (benchmarks/README.md)
+EVERY = 4  # steps for which a direction is kept: on a CPU making one costs as much as a step
 
 
 def make_optimizers(
@@ -29,7 +30,7 @@ def make_optimizers(
     if not hidden:
         return [adamw]
     groups = [{"params": hidden, "peak_lr": settings.muon_lr}]
-    return [adamw, Muon(groups, settings.muon_every, settings.weight_decay, dtype)]
+    return [adamw, Muon(groups, EVERY, settings.weight_decay, dtype)]
 
 
 def is_between_hidden(name: str) -> bool:
@@ -43,8 +44,8 @@ class Muon(torch.optim.Optimizer):
     hidden layers in neural networks"): all singular values of the momentum are made 1, so that rare
     directions are learned as fast as common ones. Each gate's square block is one matrix.
 
-    ``every``: steps for which a direction is kept: on a CPU making one costs as much as a step;
-    ``weight_decay``: as AdamW's, apart from the gradient (Loshchilov and Hutter 2019).
+    ``every``: steps for which a direction is kept; ``weight_decay``: as AdamW's, apart from the
+    gradient (Loshchilov and Hutter 2019).
     """
 
     def __init__(

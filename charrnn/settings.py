@@ -76,7 +76,6 @@ class Settings:
     clip: float = one_of(POSITIVE, 1.0)  # largest gradient norm
     decay: bool = one_of((True, False))  # of the learning rate, to zero; else it is constant
     muon_lr: float | None = one_of(POSITIVE, optional=True)  # of hidden matrices; None: as the rest
-    muon_every: int = one_of(COUNT)  # steps for which Muon keeps a direction
     beta2: float = one_of(BELOW_1)
     weight_decay: float = one_of(Number(float, 0, 1e9))
     # either may be None, not both: the first to end ends the run
@@ -119,7 +118,6 @@ NOTEBOOK: dict[str, Any] = {
     "lr": 1e-3,
     "decay": False,
     "muon_lr": None,
-    "muon_every": 1,
     "beta2": 0.999,
     "weight_decay": 0.0,
 }
@@ -127,18 +125,18 @@ NOTEBOOK: dict[str, Any] = {
 ACCELERATOR = NOTEBOOK | {
     "batch_size": 64,
     "seq_length": 128,
-    "lr": 8e-3,
+    "lr": 0.01,
     "decay": True,
-    "muon_lr": 0.03,
+    "muon_lr": 0.04,
     "beta2": 0.99,
     "weight_decay": 0.02,
 }
 # small steps: with minutes to spend, the number of updates is what is short
+ROWS, LENGTH = 32, 64  # of a batch, where the text is long enough
 LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
     "decay": True,
-    "muon_every": 4,
     "beta2": 0.99,
     "weight_decay": 0.02,
 }
@@ -225,8 +223,8 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
     size |= {name: chosen[name] for name in size.keys() & chosen.keys()}
     n_train = n_chars - round(n_chars * chosen["val_frac"])
     epochs = min(chosen["epochs"] or math.inf, affordable / cost(**size) / n_train)
-    seq_length = chosen.get("seq_length", max(1, min(64, n_train // 8)))
-    rows = min(32, n_train // (4 * (seq_length + 1)))
+    seq_length = chosen.get("seq_length", max(1, min(LENGTH, n_train // 8)))
+    rows = min(ROWS, n_train // (4 * (seq_length + 1)))
     batch_size = chosen.get("batch_size", max(1, rows))
     # the fewer steps, the larger they must be
     steps = epochs * n_train / (batch_size * seq_length)
@@ -241,15 +239,15 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
 
 
 def laptop_size(n_chars: int, affordable: float, epochs: int) -> tuple[int, int]:
-    """(units, layers): the largest that still take 3,600 steps of 32 x 64, and more the wider they
-    are. They learn more than a smaller model that reads the same text again and again, and soon
-    knows it by heart; a short text, which is read often in any case, needs fewer units."""
+    """(units, layers): the largest that still take 3,600 steps, and more the wider they are. They
+    learn more than a smaller model that reads the same text again and again, and soon knows it by
+    heart; a short text, which is read often in any case, needs fewer units."""
     if math.isinf(affordable):  # by epochs alone
         return (512, 1) if epochs < 6 else (512, 2)
     if n_chars < 1_000_000 and affordable >= 6 * n_chars:
         return (256 if n_chars < 200_000 else 384), 2
     for n_hidden, n_layers in ((1024, 2), (768, 2), (512, 2)):
-        steps = affordable / cost(n_hidden, n_layers) / (32 * 64)
+        steps = affordable / cost(n_hidden, n_layers) / (ROWS * LENGTH)
         if steps >= 3600 * (n_hidden / 512) ** 2:
             return n_hidden, n_layers
     return 512, 1
