@@ -129,7 +129,7 @@ ACCELERATOR = NOTEBOOK | {
     "decay": True,
     "muon_lr": 0.04,
     "beta2": 0.99,
-    "weight_decay": 0.02,
+    "weight_decay": 0.06,
 }
 # small steps: with minutes to spend, the number of updates is what is short
 ROWS, LENGTH = 32, 64  # of a batch, where the text is long enough
