@@ -86,7 +86,12 @@ FLAGS = {
         "characters that gradients flow back through",
         "64, fewer for a short text",
     ),
-    "lr": Flag("training", "X", "peak learning rate", "0.12 / steps^0.25, between 0.004 and 0.024"),
+    "lr": Flag(
+        "training",
+        "X",
+        "peak learning rate of AdamW; Muon's, for the hidden matrices, is a multiple of it",
+        "0.12 / steps^0.25, between 0.004 and 0.024",
+    ),
     "clip": Flag("training", "X", "largest gradient norm"),
     "seed": Flag(
         "training",

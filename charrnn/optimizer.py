@@ -18,7 +18,7 @@ def make_optimizers(
     the device, so that the CPU need not wait to ask. ``peak_lr`` of each group: its learning rate
     before the schedule; ``dtype``: of Muon's products."""
     hidden = [w for name, w in model.named_parameters() if is_between_hidden(name)]
-    if settings.muon_lr is None:
+    if settings.muon_scale is None:
         hidden = []
     others = [w for w in model.parameters() if not any(w is h for h in hidden)]
     adamw = torch.optim.AdamW(
@@ -29,7 +29,7 @@ def make_optimizers(
     )
     if not hidden:
         return [adamw]
-    groups = [{"params": hidden, "peak_lr": settings.muon_lr}]
+    groups = [{"params": hidden, "peak_lr": settings.lr * settings.muon_scale}]
     return [adamw, Muon(groups, EVERY, settings.weight_decay, dtype)]
 
 

@@ -75,7 +75,8 @@ class Settings:
     lr: float = one_of(POSITIVE)  # the peak
     clip: float = one_of(POSITIVE, 1.0)  # largest gradient norm
     decay: bool = one_of((True, False))  # of the learning rate, to zero; else it is constant
-    muon_lr: float | None = one_of(POSITIVE, optional=True)  # of hidden matrices; None: as the rest
+    # Muon moves the hidden matrices at this many times the rate; None: they move as the rest
+    muon_scale: float | None = one_of(POSITIVE, optional=True)
     beta2: float = one_of(BELOW_1)
     weight_decay: float = one_of(Number(float, 0, 1e9))
     # either may be None, not both: the first to end ends the run
@@ -117,7 +118,7 @@ NOTEBOOK: dict[str, Any] = {
     "seq_length": 256,
     "lr": 1e-3,
     "decay": False,
-    "muon_lr": None,
+    "muon_scale": None,
     "beta2": 0.999,
     "weight_decay": 0.0,
 }
@@ -127,7 +128,7 @@ ACCELERATOR = NOTEBOOK | {
     "seq_length": 128,
     "lr": 0.01,
     "decay": True,
-    "muon_lr": 0.04,
+    "muon_scale": 4.0,
     "beta2": 0.99,
     "weight_decay": 0.06,
 }
@@ -137,6 +138,7 @@ LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
     "decay": True,
+    "muon_scale": 3.0,
     "beta2": 0.99,
     "weight_decay": 0.02,
 }
@@ -228,13 +230,11 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
     batch_size = chosen.get("batch_size", max(1, rows))
     # the fewer steps, the larger they must be
     steps = epochs * n_train / (batch_size * seq_length)
-    lr = round(min(0.024, max(0.004, 0.12 * steps**-0.25)), 4)
     return size | {
         "batch_size": batch_size,
         "seq_length": seq_length,
         "drop_prob": round(min(0.5, 0.04 * epochs), 2),
-        "lr": lr,
-        "muon_lr": round(3 * lr, 4),
+        "lr": round(min(0.024, max(0.004, 0.12 * steps**-0.25)), 4),
     }
 
 

@@ -31,7 +31,7 @@ except (AttributeError, ImportError, AssertionError, RuntimeError):
     pytest.skip("torch has no such fake tensors any more", allow_module_level=True)
 aten = torch.ops.aten
 train_step, sample = train.train_step, report.sample
-SHORT = {"epochs": 1, "batch_size": 16, "seq_length": 8, "val_frac": 0.02, "muon_lr": 0.01}
+SHORT = {"epochs": 1, "batch_size": 16, "seq_length": 8, "val_frac": 0.02, "muon_scale": 1.0}
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 
 

@@ -14,7 +14,7 @@ import train
 from charrnn import CharRNN
 from charrnn.optimizer import make_optimizers
 
-SETTINGS = SimpleNamespace(lr=1e-3, beta2=0.99, weight_decay=0.01, muon_lr=1e-2)
+SETTINGS = SimpleNamespace(lr=1e-3, beta2=0.99, weight_decay=0.01, muon_scale=10.0)
 
 
 @pytest.fixture(autouse=True)
