@@ -130,7 +130,7 @@ ACCELERATOR = NOTEBOOK | {
     "decay": True,
     "muon_scale": 4.0,
     "beta2": 0.99,
-    "weight_decay": 0.06,
+    "weight_decay": 0.1,
 }
 # small steps: with minutes to spend, the number of updates is what is short
 ROWS, LENGTH = 32, 64  # of a batch, where the text is long enough
