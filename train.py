@@ -115,7 +115,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         # model and optimizer
         torch.manual_seed(settings.seed)
         size = settings.n_hidden, settings.n_layers, settings.drop_prob, settings.cell
-        model = CharRNN(tokens, *size).to(device)
+        model = CharRNN(tokens, *size, settings.input_drop).to(device)
         if source:
             copy_weights(source, model)
         prime = settings.prime or default_prime(model)

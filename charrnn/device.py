@@ -108,3 +108,14 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: everything on the heap
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink it
+
+
+def has_persistent_lstm(device: torch.device) -> bool:
+    """Whether PyTorch has cuDNN keep the weights of one LSTM layer on the chip there, in float16
+    (``use_persist_device_heuristics`` in its aten/src/ATen/native/cudnn/RNN.cpp)."""
+    if device.type != "cuda" or torch.version.hip:
+        return False
+    chip = torch.cuda.get_device_properties(device)
+    if chip.major == 7:
+        return chip.minor != 5
+    return chip.major > 7 and chip.minor != 6 and chip.multi_processor_count >= 98

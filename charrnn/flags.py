@@ -60,7 +60,7 @@ FLAGS = {
         "model",
         "N",
         "recurrent layers",
-        "1, or 2 where there is time for 3,600 steps, or to read a short text six times",
+        "1, or 2 where there is time for 3,600 steps, or to read a short text four times",
     ),
     "drop_prob": Flag(
         "model",

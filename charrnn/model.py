@@ -5,8 +5,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from charrnn.data import one_hot_encode
+from charrnn.device import has_persistent_lstm
 
 Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_layers, B, n_hidden]
 
@@ -19,6 +21,9 @@ class CharRNN(nn.Module):
     """One-hot characters -> LSTM -> dropout -> linear -> logits.
 
     The recurrent layers are called ``lstm`` whatever the cell, which is one of ``CELLS``.
+    In training ``drop_prob`` of each layer's outputs are dropped, and ``input_drop`` of the
+    characters hidden: read as nothing, though still to be predicted (as words are in Gal and
+    Ghahramani 2016, arXiv:1512.05287, section 4.2, each by itself).
     """
 
     def __init__(
@@ -28,6 +33,7 @@ class CharRNN(nn.Module):
         n_layers: int = 2,
         drop_prob: float = 0.5,
         cell: str = "lstm",
+        input_drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.cell = cell
@@ -39,6 +45,7 @@ class CharRNN(nn.Module):
         self.int2char = dict(enumerate(unique_tokens))
         self.char2int = {char: i for i, char in self.int2char.items()}
 
+        self.hide = nn.Dropout1d(input_drop)  # whole characters: rows of [B, T, V]
         between = drop_prob if n_layers > 1 else 0.0  # nn.LSTM drops only between layers
         self.lstm = CELLS[cell](
             len(unique_tokens), n_hidden, n_layers, dropout=between, batch_first=True
@@ -77,8 +84,35 @@ class CharRNN(nn.Module):
         """
         if x.dim() == 2:
             x = one_hot_encode(x, len(self.unique_tokens)).to(self.fc.weight.dtype)
-        output, hidden = self.lstm(x, hidden)
+        x = self.hide(x)
+        layers = self.layer_by_layer if self.is_faster_by_layer else self.lstm
+        output, hidden = layers(x, hidden)
         return self.fc(self.dropout(output).flatten(0, 1)), hidden
+
+    @property
+    def is_faster_by_layer(self) -> bool:
+        """Whether cuDNN has its persistent LSTM for a layer of this size in float16."""
+        fits = self.n_hidden <= 1024 and self.n_hidden % 128 == 0 and self.has_cell_state
+        there = has_persistent_lstm(self.fc.weight.device)
+        return fits and there and torch.is_autocast_enabled("cuda")
+
+    def layer_by_layer(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """What ``self.lstm`` computes, one layer after the other: the LSTM whose weights stay on
+        the chip from character to character (Diamos et al. 2016, "Persistent RNNs") has one layer,
+        and inputs whose width is a multiple of 128."""
+        states = []
+        for layer, (w_ih, w_hh, b_ih, b_hh) in enumerate(self.lstm.all_weights):
+            if layer:
+                x = F.dropout(x, self.lstm.dropout, self.training)
+            elif spare := -x.shape[2] % 128:
+                x, w_ih = F.pad(x, (0, spare)), F.pad(w_ih, (0, spare))
+            h, c = (state[layer : layer + 1] for state in hidden)
+            weights = w_ih, w_hh, b_ih, b_hh
+            # with biases, one layer, no dropout of its own, in one direction, batch first
+            x, *state = torch.lstm(x, (h, c), weights, True, 1, 0.0, self.training, False, True)
+            states.append(state)
+        h, c = map(torch.cat, zip(*states, strict=True))
+        return x, (h, c)
 
     def init_hidden(
         self, batch_size: int, weight_device: torch.device | str | None = None

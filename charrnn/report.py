@@ -70,13 +70,14 @@ class Reporter:
     ) -> None:
         """What was chosen and how long it will take."""
         n_weights = sum(weight.numel() for weight in model.parameters())
+        hiding = f", {model.hide.p:.0%} of the characters hidden" * (model.hide.p > 0)
         lasts = [duration(60 * settings.minutes)] if settings.minutes else []
         if settings.epochs:
             lasts.append(f"{settings.epochs} epochs of {batches.per_epoch:,} steps")
         self.say(
             f"preset {settings.preset} on {model.fc.weight.device}, "
             f"{str(dtype).removeprefix('torch.')}: {model.cell.upper()} {model.n_hidden} x "
-            f"{model.n_layers}, dropout {model.drop_prob:g}, {n_weights:,} weights",
+            f"{model.n_layers}, dropout {model.drop_prob:g}{hiding}, {n_weights:,} weights",
             f"text: {len(batches.ids):,} characters to learn from, {len(val_ids):,} held out, "
             f"{len(model.unique_tokens)} distinct",
             f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "

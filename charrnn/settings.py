@@ -84,6 +84,12 @@ class Settings:
     minutes: float | None = one_of(POSITIVE, optional=True)
     patience: int | None = one_of(COUNT, None, optional=True)  # evaluations without a better one
 
+    @property
+    def input_drop(self) -> float:
+        """Share of the characters hidden in training: some where a text is read so often that it
+        wants much dropout; a model that has read little learns less with it."""
+        return 0.0 if self.preset == "notebook" else max(0.0, self.drop_prob / 2 - 0.12)
+
 
 def check_fields(kind: type, values: Any, where: str) -> None:
     """Hold ``values``, from a file, against the fields of a dataclass with ``one_of`` metadata.
@@ -124,13 +130,14 @@ NOTEBOOK: dict[str, Any] = {
 }
 # the notebook's model with four times its updates
 ACCELERATOR = NOTEBOOK | {
+    "drop_prob": 0.4,
     "batch_size": 64,
     "seq_length": 128,
     "lr": 0.01,
     "decay": True,
-    "muon_scale": 4.0,
+    "muon_scale": 6.0,
     "beta2": 0.99,
-    "weight_decay": 0.1,
+    "weight_decay": 0.06,
 }
 # small steps: with minutes to spend, the number of updates is what is short
 ROWS, LENGTH = 32, 64  # of a batch, where the text is long enough
@@ -244,7 +251,7 @@ def laptop_size(n_chars: int, affordable: float, epochs: int) -> tuple[int, int]
     heart; a short text, which is read often in any case, needs fewer units."""
     if math.isinf(affordable):  # by epochs alone
         return (512, 1) if epochs < 6 else (512, 2)
-    if n_chars < 1_000_000 and affordable >= 6 * n_chars:
+    if n_chars < 1_000_000 and affordable >= 4 * n_chars:
         return (256 if n_chars < 200_000 else 384), 2
     for n_hidden, n_layers in ((1024, 2), (768, 2), (512, 2)):
         steps = affordable / cost(n_hidden, n_layers) / (ROWS * LENGTH)

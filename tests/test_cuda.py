@@ -11,7 +11,8 @@ from runs import at_step, evaluations, interrupt, run_in
 import train
 from charrnn import CharRNN, evaluate
 from charrnn.checkpoint import load_dict
-from charrnn.data import Batches
+from charrnn.data import Batches, one_hot_encode
+from charrnn.device import has_persistent_lstm
 from charrnn.distributed import Distributed
 from charrnn.optimizer import make_optimizers
 from charrnn.settings import new_settings, resolve_settings
@@ -105,3 +106,21 @@ def test_the_loss_is_the_same_on_a_gpu() -> None:
     expected = evaluate(model, ids)
     assert evaluate(model.cuda(), ids) == pytest.approx(expected, abs=1e-4)
     assert evaluate(model, ids.cuda(), torch.float16) == pytest.approx(expected, abs=5e-3)
+
+
+@pytest.mark.parametrize("n_hidden", [128, 1024])
+def test_layer_by_layer_is_the_same_lstm_on_a_gpu(n_hidden: int) -> None:
+    torch.manual_seed(1)
+    model, ids = CharRNN(tuple("abcdefgh"), n_hidden, 2, 0.0).cuda(), torch.randint(8, (64, 32))
+    x, hidden = one_hot_encode(ids, 8).cuda(), model.init_hidden(64)
+    assert not model.is_faster_by_layer  # in float32
+    with torch.autocast("cuda", torch.float16):
+        assert model.is_faster_by_layer == has_persistent_lstm(hidden[0].device)
+        results = []
+        for layers in (model.lstm, model.layer_by_layer):
+            output, (h, c) = layers(x, hidden)
+            loss = output.float().square().sum()  # a mean's gradients are too small for float16
+            gradients = torch.autograd.grad(loss, list(model.lstm.parameters()))
+            results.append([output, h, c, *gradients])
+    for theirs, ours in zip(*results, strict=True):
+        assert (ours - theirs).float().norm() < 0.01 * theirs.float().norm()

@@ -16,6 +16,7 @@ from charrnn import checkpoint, generation, report, run_files, train_state
 from charrnn.corpus import Corpus
 from charrnn.data import Batches
 from charrnn.distributed import Distributed
+from charrnn.model import CharRNN
 
 fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")
 python_dispatch = pytest.importorskip("torch.utils._python_dispatch")
@@ -132,6 +133,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
     put(report, "sample", lambda model, size, *args, **more: sample(model, 5, *args, **more))
     put(report, "unlikeness", lambda *_: 0.0)
     put(train, "seconds_per_step", lambda *_: 1e-3)
+    put(CharRNN, "is_faster_by_layer", False)
     put(train, "CharRNN", without_fakes(train.CharRNN))
     put(train, "load_corpus", without_fakes(train.load_corpus))
     put(Corpus, "encode_with", without_fakes(Corpus.encode_with))
@@ -153,11 +155,19 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
         yield watch
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("dtype", "by_layer"),
+    [(torch.float32, False), (torch.float16, False), (torch.float16, True)],
+)
 def test_a_run_mixes_no_devices_and_waits_for_none(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: torch.dtype
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    dtype: torch.dtype,
+    by_layer: bool,
 ) -> None:
     monkeypatch.setattr(train, "pick_dtype", lambda name, device: dtype)
+    monkeypatch.setattr(CharRNN, "is_faster_by_layer", by_layer)
     trained = run_in(tmp_path, **SHORT)
     assert trained.status == 0 and watch.steps == 13 and watch.reads > 50
     assert all(weight.is_cuda for weight in trained.model.parameters())

@@ -56,6 +56,55 @@ def test_forward_is_the_naive_lstm(n_layers: int) -> None:
     torch.testing.assert_close(from_ids, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_layer_by_layer_is_the_same_lstm(n_layers: int) -> None:
+    model = make(n_layers=n_layers)
+    x = one_hot_encode(torch.randint(len(TOKENS), (3, 7)), len(TOKENS))
+    hidden = tuple(torch.randn(n_layers, 3, 12) for _ in range(2))
+    results = []
+    for layers in (model.lstm, model.layer_by_layer):
+        output, (h, c) = layers(x, hidden)
+        model.zero_grad()
+        (output.sum() + (h * c).sum()).backward()
+        gradients = [weight.grad.clone() for weight in model.lstm.parameters()]
+        results.append([output, h, c, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_layer_by_layer_drops_between_layers_in_training_alone() -> None:
+    model = make()
+    x, hidden = one_hot_encode(torch.tensor([[1, 2, 3]]), len(TOKENS)), make().init_hidden(1)
+    below = []
+    real = F.dropout
+
+    def watched(x: Tensor, p: float, training: bool) -> Tensor:
+        below.append(real(x, p, training))
+        return below[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "dropout", watched)
+        model.layer_by_layer(x, hidden)
+        model.train().layer_by_layer(x, hidden)
+    whole, dropped = below  # once a call: not before the first layer, nor after the last
+    left = dropped != 0
+    assert whole.all() and 0 < left.sum() < left.numel()
+    torch.testing.assert_close(dropped[left], 2 * whole[left])
+
+
+def test_training_hides_characters_as_a_whole() -> None:
+    model = CharRNN(TOKENS, 12, 2, 0.5, input_drop=0.25)
+    x, read = torch.randint(len(TOKENS), (50, 40)), []
+    model.lstm.register_forward_pre_hook(lambda lstm, args: read.append(args[0]))
+    model(x, model.init_hidden(50))
+    model.eval()(x, model.init_hidden(50))
+    training, evaluating = read
+    hidden = (training == 0).all(dim=2)
+    assert 0.2 < hidden.float().mean() < 0.3  # 2,000 draws: 0.25 +- 0.01
+    torch.testing.assert_close(training[~hidden], evaluating[~hidden] / 0.75)
+    assert (evaluating.argmax(dim=2) == x).all() and (evaluating.sum(dim=2) == 1).all()
+
+
 def test_gradients_agree_with_finite_differences() -> None:
     model = make(n_hidden=3).double()
     ids = torch.randint(len(TOKENS), (2, 6))

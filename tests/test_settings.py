@@ -67,6 +67,15 @@ def test_more_time_asks_for_a_larger_model_or_more_dropout_and_a_lower_rate() ->
     assert by_epochs.drop_prob == large.drop_prob == 0.5  # the epochs bind, whatever the size
 
 
+def test_characters_are_hidden_where_dropout_is_high() -> None:
+    presets = {name: resolve(preset=name, epochs=15) for name in PRESETS[1:]}
+    hidden = {name: settings.input_drop for name, settings in presets.items()}
+    assert hidden["notebook"] == 0  # it is the notebook's own
+    assert hidden["accelerator"] == pytest.approx(0.08)
+    assert hidden["laptop"] == pytest.approx(0.13)
+    assert resolve(minutes=2).input_drop == resolve(epochs=15, drop_prob=0.0).input_drop == 0
+
+
 def test_a_short_text_gets_batches_that_fit() -> None:
     for n_chars in (300, 431, 1000, 5000, 10_000):
         s = resolve(n_chars)
