@@ -8,22 +8,35 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch.autograd import DeviceType
 
-from benchmarks.common import ROOT, find_text, machine, make_text, table, wait
+from benchmarks.common import (
+    ROOT,
+    alternate,
+    find_text,
+    machine,
+    make_text,
+    ratios,
+    spread,
+    table,
+    wait,
+)
 from benchmarks.notebook_baseline import NotebookRNN, Windows, held_out_loss, train_steps
-from benchmarks.ours import WARM_UP, Enough, watch
+from benchmarks.ours import WARM_UP, Enough, train_rate, watch
 from charrnn.cli import Parser, command
 from charrnn.corpus import Corpus, load_corpus
 from charrnn.data import Batches, split_text
 from charrnn.device import pick_device
 from charrnn.errors import UserError
+from charrnn.model import CharRNN
 
 LSTM = ("aten::_cudnn_rnn", "aten::_cudnn_rnn_backward")
 N_PROFILED = 20  # steps
@@ -81,6 +94,24 @@ def lstm_share(data: str, device: torch.device, n_hidden: int) -> str:
         f"{lstm / total:.0%} of the time of our step's kernels is cuDNN's LSTM; under the profiler "
         f"the GPU was busy for {total / 1e6 / seconds:.0%} of the time"
     )
+
+
+def layer_table(data: str, device: torch.device, sizes: Iterable[str], seconds: float) -> None:
+    """Print characters per second of our training, nn.LSTM's layers at once and one by one."""
+
+    def turn(by_layer: bool, n_hidden: int, n_layers: int) -> float:
+        with patch.object(CharRNN, "is_faster_by_layer", by_layer):
+            size = {"n_hidden": n_hidden, "n_layers": n_layers}
+            return train_rate(seconds, device, 64, 128, data=[data], **size)
+
+    rows = [["model", "layers at once", "layer by layer", "ratio"]]
+    for size in sizes:
+        n_hidden, n_layers = map(int, size.split("x"))
+        turns = {str(way): partial(turn, way, n_hidden, n_layers) for way in (False, True)}
+        at_once, by_layer = alternate(turns, 3).values()
+        row = [f"{n_hidden} x {n_layers}", spread(at_once), spread(by_layer)]
+        rows.append([*row, ratios(by_layer, at_once)])
+    table(rows)
 
 
 def our_run(data: str, epochs: int, device: torch.device, flags: list[str]) -> tuple[dict, float]:
@@ -143,6 +174,9 @@ def main(argv: list[str] | None = None) -> None:
         part("Training: a ratio of 3 is wanted", "training_speed", "--data", data)
         same = ("--dtype", "float32", "--sizes", "1024x2")
         part("Training, ours in float32, too", "training_speed", "--data", data, *same)
+        print("\n## Training, batches of 64 x 128, a layer at a time\n", flush=True)
+        sizes = ("8x1",) if args.tiny else ("256x2", "512x1", "512x2", "1024x1", "1024x2", "1152x2")
+        layer_table(data, device, sizes, 0.01 if args.tiny else 2)
         part("Sampling: a ratio of 10 with one stream is wanted", "sampling_speed")
         part("Memory", "memory")
         print("\n## What the GPU does\n", flush=True)
