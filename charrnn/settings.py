@@ -147,7 +147,6 @@ LAPTOP: dict[str, Any] = {
     "decay": True,
     "muon_scale": 3.0,
     "beta2": 0.99,
-    "weight_decay": 0.02,
 }
 
 
@@ -240,7 +239,8 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
     return size | {
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.5, 0.04 * epochs), 2),
+        "drop_prob": round(min(0.4, 0.04 * epochs), 2),
+        "weight_decay": round(min(0.06, max(0.02, 0.004 * epochs)), 3),
         "lr": round(min(0.024, max(0.004, 0.12 * steps**-0.25)), 4),
     }
 
