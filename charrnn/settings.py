@@ -88,7 +88,9 @@ class Settings:
     def input_drop(self) -> float:
         """Share of the characters hidden in training: some where a text is read so often that it
         wants much dropout; a model that has read little learns less with it."""
-        return 0.0 if self.preset == "notebook" else max(0.0, self.drop_prob / 2 - 0.12)
+        if self.preset == "notebook":
+            return 0.0
+        return round(max(0.0, 0.55 * (self.drop_prob - 0.25)), 2)
 
 
 def check_fields(kind: type, values: Any, where: str) -> None:
@@ -240,7 +242,7 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
         "batch_size": batch_size,
         "seq_length": seq_length,
         "drop_prob": round(min(0.4, 0.04 * epochs), 2),
-        "weight_decay": round(min(0.06, max(0.02, 0.004 * epochs)), 3),
+        "weight_decay": round(min(0.06, max(0.02, 0.004 * epochs)), 2),
         "lr": round(min(0.024, max(0.004, 0.12 * steps**-0.25)), 4),
     }
 
