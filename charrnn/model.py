@@ -92,27 +92,25 @@ class CharRNN(nn.Module):
     @property
     def is_faster_by_layer(self) -> bool:
         """Whether cuDNN has its persistent LSTM for a layer of this size in float16."""
-        fits = self.n_hidden <= 1024 and self.n_hidden % 128 == 0 and self.has_cell_state
-        there = has_persistent_lstm(self.fc.weight.device)
-        return fits and there and torch.is_autocast_enabled("cuda")
+        fits = self.has_cell_state and self.n_hidden <= 1024 and self.n_hidden % 128 == 0
+        device = self.fc.weight.device
+        return fits and has_persistent_lstm(device) and torch.is_autocast_enabled("cuda")
 
     def layer_by_layer(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """What ``self.lstm`` computes, one layer after the other: the LSTM whose weights stay on
         the chip from character to character (Diamos et al. 2016, "Persistent RNNs") has one layer,
         and inputs whose width is a multiple of 128."""
         states = []
-        for layer, (w_ih, w_hh, b_ih, b_hh) in enumerate(self.lstm.all_weights):
+        for layer, (w_ih, *others) in enumerate(self.lstm.all_weights):
             if layer:
                 x = F.dropout(x, self.lstm.dropout, self.training)
             elif spare := -x.shape[2] % 128:
                 x, w_ih = F.pad(x, (0, spare)), F.pad(w_ih, (0, spare))
-            h, c = (state[layer : layer + 1] for state in hidden)
-            weights = w_ih, w_hh, b_ih, b_hh
+            before, weights = [state[layer : layer + 1] for state in hidden], [w_ih, *others]
             # with biases, one layer, no dropout of its own, in one direction, batch first
-            x, *state = torch.lstm(x, (h, c), weights, True, 1, 0.0, self.training, False, True)
-            states.append(state)
-        h, c = map(torch.cat, zip(*states, strict=True))
-        return x, (h, c)
+            x, *after = torch.lstm(x, before, weights, True, 1, 0.0, self.training, False, True)
+            states.append(after)
+        return x, tuple(map(torch.cat, zip(*states, strict=True)))
 
     def init_hidden(
         self, batch_size: int, weight_device: torch.device | str | None = None

@@ -208,7 +208,8 @@ def resolve_settings(
     chosen = one_budget(chosen | {"val_frac": min(0.1, 200_000 / n_chars)}, given)
     if preset == "laptop":
         affordable = math.inf
-        if chosen["minutes"] and "weight_decay" not in chosen:  # else the run goes on
+        by_speed = {"n_layers", "n_hidden", "drop_prob", "weight_decay", "lr"}
+        if chosen["minutes"] and not by_speed <= chosen.keys():
             affordable = chosen["minutes"] * chars_per_minute()
         chosen = laptop_defaults(chosen, n_chars, affordable) | chosen
     chosen["preset"] = preset

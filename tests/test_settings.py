@@ -63,6 +63,7 @@ def test_more_time_asks_for_a_larger_model_or_more_dropout_and_a_lower_rate() ->
     assert 0.004 < many < few <= 0.024  # the fewer steps, the larger
     small = resolve(minutes=2, n_hidden=128)
     assert resolve(minutes=2).drop_prob < small.drop_prob  # reads more
+    assert resolve(minutes=2, weight_decay=0.0).drop_prob == resolve(minutes=2).drop_prob
     by_epochs, large = resolve(epochs=15), resolve(epochs=15, n_hidden=1024)
     assert by_epochs.drop_prob == large.drop_prob == 0.4  # the epochs bind, whatever the size
 
