@@ -249,7 +249,7 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
 
 
 def laptop_size(n_chars: int, affordable: float, epochs: int) -> tuple[int, int]:
-    """(units, layers): the largest that still take 3,600 steps, and more the wider they are. They
+    """(units, layers): the largest that still take 3,200 steps, and more the wider they are. They
     learn more than a smaller model that reads the same text again and again, and soon knows it by
     heart; a short text, which is read often in any case, needs fewer units."""
     if math.isinf(affordable):  # by epochs alone
@@ -258,11 +258,11 @@ def laptop_size(n_chars: int, affordable: float, epochs: int) -> tuple[int, int]
         return (256 if n_chars < 200_000 else 384), 2
     for n_hidden, n_layers in ((1024, 2), (768, 2), (512, 2)):
         steps = affordable / cost(n_hidden, n_layers) / (ROWS * LENGTH)
-        if steps >= 3600 * (n_hidden / 512) ** 2:
+        if steps >= 3200 * (n_hidden / 512) ** 2:
             return n_hidden, n_layers
     return 512, 1
 
 
 def cost(n_hidden: int, n_layers: int) -> float:
     """How many times as long as one layer of 512 a model of this size takes for the same text."""
-    return (n_hidden / 512) ** 2 * (1.4 * n_layers - 0.4)
+    return (n_hidden / 512) ** 2 * (1.8 * n_layers - 0.8)
