@@ -60,13 +60,13 @@ FLAGS = {
         "model",
         "N",
         "recurrent layers",
-        "1, or 2 where there is time for 3,600 steps, or to read a short text four times",
+        "1, or 2 where there is time for 3,200 steps, or to read a short text four times",
     ),
     "drop_prob": Flag(
         "model",
         "P",
         "share of each layer's output dropped in training",
-        "0.04 for each time the text is read, 0.4 at most",
+        "a thirtieth for each time the text is read, 0.4 at most",
     ),
     "init_from": Flag(
         "model", "FILE", "start from this model, at its size; new characters get new rows"

@@ -90,7 +90,7 @@ class Settings:
         wants much dropout; a model that has read little learns less with it."""
         if self.preset == "notebook":
             return 0.0
-        return round(max(0.0, 0.55 * (self.drop_prob - 0.25)), 2)
+        return round(max(0.0, 0.8 * (self.drop_prob - 0.3)), 2)
 
 
 def check_fields(kind: type, values: Any, where: str) -> None:
@@ -242,7 +242,7 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
     return size | {
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.4, 0.04 * epochs), 2),
+        "drop_prob": round(min(0.4, epochs / 30), 2),
         "weight_decay": round(min(0.06, max(0.02, 0.004 * epochs)), 2),
         "lr": round(min(0.024, max(0.004, 0.12 * steps**-0.25)), 4),
     }
@@ -258,7 +258,7 @@ def laptop_size(n_chars: int, affordable: float, epochs: int) -> tuple[int, int]
         return (256 if n_chars < 200_000 else 384), 2
     for n_hidden, n_layers in ((1024, 2), (768, 2), (512, 2)):
         steps = affordable / cost(n_hidden, n_layers) / (ROWS * LENGTH)
-        if steps >= 3200 * (n_hidden / 512) ** 2:
+        if steps >= 3200 * n_hidden / 512:
             return n_hidden, n_layers
     return 512, 1
 
