@@ -2,6 +2,7 @@
 
 import math
 import time
+from statistics import median
 
 import torch
 from torch.nn import functional as F
@@ -14,6 +15,7 @@ from charrnn.train_state import Progress
 LOG_LINES = 200  # a run, about
 EVALUATING = 0.04  # of a run's forward and backward passes; of its time 5 % at most
 STEP_PER_EVALUATION = 2.0  # how often training on a character costs what evaluating on it does
+TIMED_SECONDS = 2.0  # of steps, before a size is chosen by them; a few can meet a slow moment
 
 
 class Budget:
@@ -64,16 +66,20 @@ def chars_per_minute(device: torch.device, dtype: torch.dtype) -> float:
     """How many characters one layer of 512 trains on in a minute there, by timing it."""
     model = CharRNN(tuple(map(chr, range(100))), 512, 1).to(device)
     batches = Batches(torch.randint(100, (ROWS * (LENGTH + 1),)), ROWS, LENGTH)
-    return 60 * ROWS * LENGTH / seconds_per_step(model, batches, model.init_hidden(ROWS), dtype)
+    hidden = model.init_hidden(ROWS)
+    return 60 * ROWS * LENGTH / seconds_per_step(model, batches, hidden, dtype, TIMED_SECONDS)
 
 
-def seconds_per_step(model: CharRNN, batches: Batches, hidden: Hidden, dtype: torch.dtype) -> float:
-    """Time a forward and backward pass, leaving weights and random numbers as they were."""
+def seconds_per_step(
+    model: CharRNN, batches: Batches, hidden: Hidden, dtype: torch.dtype, at_least: float = 0.0
+) -> float:
+    """Median time of a forward and backward pass: of two, or of so many as take ``at_least``
+    seconds. Weights and random numbers are left as they were."""
     device = model.fc.weight.device
     x, y = (ids.to(device, torch.long) for ids in batches[0])
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        seconds = []
-        for _ in range(3):  # the first one also sets up the libraries
+        seconds: list[float] = []
+        while len(seconds) < 3 or sum(seconds) < at_least:
             began = time.perf_counter()
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits, _ = model(x, hidden)
@@ -82,4 +88,4 @@ def seconds_per_step(model: CharRNN, batches: Batches, hidden: Hidden, dtype: to
             loss.item()  # waits for the device
             seconds.append(time.perf_counter() - began)
     model.zero_grad()
-    return min(seconds)
+    return median(seconds[1:])  # the first one also set up the libraries

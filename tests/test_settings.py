@@ -1,10 +1,13 @@
 """What the presets fill in, which values there may be, and one table for help and README."""
 
 import re
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 
 import pytest
+import torch
 
+from charrnn import budget
 from charrnn.cli import Number
 from charrnn.errors import UserError
 from charrnn.flags import FLAGS, make_parser, parse_args
@@ -75,6 +78,14 @@ def test_characters_are_hidden_where_dropout_is_high() -> None:
     assert hidden["accelerator"] == pytest.approx(0.08)
     assert hidden["laptop"] == pytest.approx(0.08)
     assert resolve(minutes=5).input_drop == resolve(epochs=15, drop_prob=0.0).input_drop == 0
+
+
+def test_a_slow_moment_does_not_decide_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the clock is read before and after each step
+    clock = accumulate(chain.from_iterable((0.0, s) for s in chain([0.4] * 3, repeat(0.1))))
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: next(clock))
+    speed = budget.chars_per_minute(torch.device("cpu"), torch.float32)
+    assert speed == pytest.approx(60 * 32 * 64 / 0.1)
 
 
 def test_a_short_text_gets_batches_that_fit() -> None:
