@@ -57,20 +57,24 @@ def train_step(
     hidden: Hidden,
     clip: float,
     dtype: torch.dtype,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor, Hidden]:
     """One update from ids ``x``, ``y`` [B, T]: (loss in nats per character, bad or not, state)."""
     hidden = detach(hidden)  # what was read is remembered, but gradients stop here: truncated BPTT
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         logits, hidden = model(x, hidden)
-    loss = F.cross_entropy(logits.float(), y.flatten())
+    logits, targets = logits.float(), y.flatten()
+    loss = F.cross_entropy(logits, targets)
+    # learned from with every character a little possible: less sure, and less often badly wrong
+    smoothed = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
     model.zero_grad()
     if dtype == torch.float16:
-        (loss * LOSS_SCALE).backward()
+        (smoothed * LOSS_SCALE).backward()
         for weight in model.parameters():
             weight.grad /= LOSS_SCALE
     else:
-        loss.backward()
+        smoothed.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a rare steep place must not throw
     # a gradient that is not finite must change nothing: the optimizers skip the step where
     # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
@@ -152,8 +156,9 @@ def train(resume: str | None = None, **given: Any) -> Trained:
             for group in (group for each in optimizers for group in each.param_groups):
                 group["lr"] = group["peak_lr"] * share * progress.lr_scale
             with dist.together():
+                options = settings.clip, dtype, settings.label_smoothing
                 loss, bad, state.hidden = train_step(
-                    ddp_model, optimizers, x, y, state.hidden, settings.clip, dtype
+                    ddp_model, optimizers, x, y, state.hidden, *options
                 )
             state.count(loss, bad)
             progress.seconds, signal = dist.agree(began, caught)

@@ -92,6 +92,12 @@ class Settings:
             return 0.0
         return round(max(0.0, 0.8 * (self.drop_prob - 0.3)), 2)
 
+    @property
+    def label_smoothing(self) -> float:
+        """Share of each target that is spread evenly over all characters in training (Szegedy et
+        al. 2016, arXiv:1512.00567, section 7)."""
+        return 0.0 if self.preset == "notebook" else 0.01
+
 
 def check_fields(kind: type, values: Any, where: str) -> None:
     """Hold ``values``, from a file, against the fields of a dataclass with ``one_of`` metadata.

@@ -191,8 +191,8 @@ def a_branch(*args: Any) -> Any:
 
 
 def state_on_cpu(*args: Any) -> Any:
-    *others, hidden, clip, dtype = args
-    return train_step(*others, tuple(torch.zeros(h.shape) for h in hidden), clip, dtype)
+    *others, hidden, clip, dtype, smoothing = args
+    return train_step(*others, tuple(torch.zeros(h.shape) for h in hidden), clip, dtype, smoothing)
 
 
 @pytest.mark.parametrize("mistake", [index_on_cpu, a_read, a_branch, state_on_cpu])

@@ -4,6 +4,7 @@ to the weights, as they are under autocast on CUDA."""
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -48,8 +49,10 @@ def take_steps(
 
 
 def with_loss_times(monkeypatch: pytest.MonkeyPatch, number: float) -> None:
-    times = SimpleNamespace(cross_entropy=lambda *args: F.cross_entropy(*args) * number)
-    monkeypatch.setattr(train, "F", times)
+    def loss(*args: Any, **options: Any) -> Tensor:
+        return F.cross_entropy(*args, **options) * number
+
+    monkeypatch.setattr(train, "F", SimpleNamespace(cross_entropy=loss))
 
 
 def test_the_scale_leaves_the_weights_as_they_would_be() -> None:

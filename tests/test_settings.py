@@ -71,8 +71,10 @@ def test_more_time_asks_for_a_larger_model_or_more_dropout_and_a_lower_rate() ->
     assert by_epochs.drop_prob == large.drop_prob == 0.4  # the epochs bind, whatever the size
 
 
-def test_characters_are_hidden_where_dropout_is_high() -> None:
+def test_characters_are_hidden_where_dropout_is_high_and_targets_smoothed() -> None:
     presets = {name: resolve(preset=name, epochs=15) for name in PRESETS[1:]}
+    smoothing = {name: settings.label_smoothing for name, settings in presets.items()}
+    assert smoothing == {"notebook": 0, "laptop": 0.01, "accelerator": 0.01}
     hidden = {name: settings.input_drop for name, settings in presets.items()}
     assert hidden["notebook"] == 0  # it is the notebook's own
     assert hidden["accelerator"] == pytest.approx(0.08)

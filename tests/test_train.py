@@ -243,6 +243,22 @@ def test_a_bad_step_changes_nothing(tmp_path: Path) -> None:
     assert not bad and not torch.equal(before["fc.weight"], model.fc.weight)
 
 
+def test_targets_are_smoothed_and_the_loss_that_is_said_is_not() -> None:
+    torch.manual_seed(1)
+    model = CharRNN(tuple("abcd"), 8, 2, 0.0)
+    x, y = torch.randint(4, (2, 4, 8))
+    log_p = model(x, model.init_hidden(4))[0].log_softmax(1)
+    plain = -log_p[range(32), y.flatten()].mean()
+    (0.9 * plain - 0.1 * log_p.mean()).backward()
+    expected = [weight.grad.clone() for weight in model.parameters()]
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)]
+    options = (1e9, torch.float32, 0.1)
+    loss, _, _ = train.train_step(model, optimizers, x, y, model.init_hidden(4), *options)
+    assert loss == pytest.approx(plain.item())
+    for weight, gradient in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(weight.grad, gradient, atol=1e-6)
+
+
 def poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
     real, count = train.detach, 0
 
