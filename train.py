@@ -65,7 +65,7 @@ def train_step(
         logits, hidden = model(x, hidden)
     logits, targets = logits.float(), y.flatten()
     loss = F.cross_entropy(logits, targets)
-    # learned from with every character a little possible: less sure, and less often badly wrong
+    # what is learned from leaves a little to every character, so that none is ever ruled out
     smoothed = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
     model.zero_grad()
