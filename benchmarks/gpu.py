@@ -190,11 +190,11 @@ def main(argv: list[str] | None = None) -> None:
         train_loss, loss, seconds = their_run(corpus, epochs, device, n_hidden, ours["val_frac"])
         rows = [["recipe", "training at its end", "held out, nats/char", "bits", "seconds"]]
         our_losses = ours["train_loss"], ours["val_loss"]
-        for name, train_nats, nats, spent in (
+        for name, *losses, spent in (
             ("notebook, its steps alone", train_loss, loss, seconds),
             ("ours, from the command to its end", *our_losses, our_seconds),
         ):
-            losses = (train_nats, nats, nats / math.log(2))
+            losses.append(losses[-1] / math.log(2))
             rows.append([name, *(f"{loss:.4f}" for loss in losses), f"{spent:.0f}"])
         table(rows)
 
