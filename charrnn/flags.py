@@ -90,7 +90,7 @@ FLAGS = {
         "training",
         "X",
         "peak learning rate of AdamW; Muon's, for the hidden matrices, is a multiple of it",
-        "0.12 / steps^0.25, between 0.004 and 0.024",
+        "0.17 / steps^0.25, between 0.004 and 0.034",
     ),
     "clip": Flag("training", "X", "largest gradient norm"),
     "seed": Flag(

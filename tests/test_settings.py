@@ -63,7 +63,7 @@ def test_more_time_asks_for_a_larger_model_or_more_dropout_and_a_lower_rate() ->
     assert laptop(1000, 1000)[2] == 0.4 and laptop(1, 10**9)[2] == 0
     assert laptop(2, 2_000_000, n_layers=2)[2] < laptop(2, 2_000_000)[2]  # slower: read less
     few, many = (resolve(minutes=m).lr for m in (1, 5))
-    assert 0.004 < many < few <= 0.024  # the fewer steps, the larger
+    assert 0.004 < many < few <= 0.034  # the fewer steps, the larger
     small = resolve(minutes=2, n_hidden=128)
     assert resolve(minutes=2).drop_prob < small.drop_prob  # reads more
     assert resolve(minutes=2, weight_decay=0.0).drop_prob == resolve(minutes=2).drop_prob
