@@ -18,6 +18,9 @@ from charrnn.data import Batches
 from charrnn.distributed import Distributed
 from charrnn.model import CharRNN
 
+# autograd starts a thread for each device that it finds first, and then works in no forked process
+torch.ones(1, requires_grad=True).backward()
+
 fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")
 python_dispatch = pytest.importorskip("torch.utils._python_dispatch")
 try:
