@@ -18,7 +18,8 @@ from charrnn.data import Batches
 from charrnn.distributed import Distributed
 from charrnn.model import CharRNN
 
-# autograd starts a thread for each device that it finds first, and then works in no forked process
+# at its first use autograd starts a thread for each device that is there, and then works in no
+# forked process: so it is used before a device is made up
 torch.ones(1, requires_grad=True).backward()
 
 fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")
