@@ -73,7 +73,7 @@ class Settings:
     batch_size: int = one_of(COUNT)  # rows of text read side by side
     seq_length: int = one_of(COUNT)  # characters between two detachments of the hidden state
     lr: float = one_of(POSITIVE)  # the peak
-    clip: float = one_of(POSITIVE, 1.0)  # largest gradient norm
+    clip: float = one_of(POSITIVE)  # largest gradient norm
     decay: bool = one_of((True, False))  # of the learning rate, to zero; else it is constant
     # Muon moves the hidden matrices at this many times the rate; None: they move as the rest
     muon_scale: float | None = one_of(POSITIVE, optional=True)
@@ -131,6 +131,7 @@ NOTEBOOK: dict[str, Any] = {
     "batch_size": 128,
     "seq_length": 256,
     "lr": 1e-3,
+    "clip": 1.0,
     "decay": False,
     "muon_scale": None,
     "beta2": 0.999,
@@ -152,6 +153,7 @@ ROWS, LENGTH = 32, 64  # of a batch, where the text is long enough
 LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
+    "clip": 0.1,  # about the norm halfway: the large gradients of the beginning count no more
     "decay": True,
     "muon_scale": 3.0,
     "beta2": 0.99,

@@ -49,6 +49,7 @@ def test_the_notebook_preset_is_the_notebooks() -> None:
     assert (s.epochs, s.n_hidden, s.n_layers, s.drop_prob) == (15, 1024, 2, 0.5)
     assert (s.batch_size, s.seq_length, s.lr, s.clip, s.decay) == (128, 256, 1e-3, 1.0, False)
     assert (s.beta2, s.weight_decay, s.muon_scale) == (0.999, 0.0, None)  # plain Adam
+    assert resolve(preset="laptop").clip < s.clip
 
 
 def test_more_time_asks_for_a_larger_model_or_more_dropout_and_a_lower_rate() -> None:
