@@ -75,7 +75,7 @@ def train_step(
             weight.grad /= LOSS_SCALE
     else:
         smoothed.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a rare steep place must not throw
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a steep place must not throw
     # a gradient that is not finite must change nothing: the optimizers skip the step where
     # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
     bad = ~norm.isfinite()

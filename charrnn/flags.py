@@ -66,7 +66,7 @@ FLAGS = {
         "model",
         "P",
         "share of each layer's output dropped in training",
-        "a thirtieth for each time the text is read, 0.4 at most",
+        "a fortieth for each time the text is read, 0.4 at most",
     ),
     "init_from": Flag(
         "model", "FILE", "start from this model, at its size; new characters get new rows"

@@ -16,6 +16,8 @@ Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_laye
 # such as "relu": partial(nn.RNN, nonlinearity="relu"). Flags, files, sampling and pages follow.
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
+LONGEST_MEMORY = 200  # characters, before training
+
 
 class CharRNN(nn.Module):
     """One-hot characters -> LSTM -> dropout -> linear -> logits.
@@ -55,15 +57,22 @@ class CharRNN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Orthogonal recurrent weights (Saxe et al. 2014, arXiv:1312.6120) and a forget-gate bias
-        of 1 (Jozefowicz et al. 2015, section 2.2); the rest as wide as the layer it feeds."""
+        """Orthogonal recurrent weights (Saxe et al. 2014, arXiv:1312.6120); a forget-gate bias of 1
+        (Jozefowicz et al. 2015, section 2.2), but of each 32 units one that keeps what it takes in
+        for up to ``LONGEST_MEMORY`` characters ("chrono initialization" of Tallec and Ollivier
+        2018, arXiv:1804.11188); the rest as wide as the layer it feeds."""
         if self.fc.weight.is_meta:  # about to be loaded
             return
         for name, weight in self.lstm.named_parameters():
             if "bias" in name:
                 nn.init.zeros_(weight)
-                if "bias_ih" in name and self.has_cell_state:  # gates: input, forget, cell, output
-                    nn.init.ones_(weight.data[self.n_hidden : 2 * self.n_hidden])
+                if "bias_ih" in name and self.has_cell_state:
+                    take_in, keep, *_ = weight.data.split(self.n_hidden)  # gates; then cell, output
+                    nn.init.ones_(keep)
+                    # else it is found late, or by chance, how to count the characters of a line
+                    memory = torch.linspace(1, LONGEST_MEMORY, self.n_hidden // 32).log()
+                    keep[: len(memory)] = memory
+                    take_in[: len(memory)] = -memory
             elif name == "weight_ih_l0":  # one-hot input: each column is a character's embedding
                 nn.init.normal_(weight, std=self.n_hidden**-0.5)
             else:  # one square block for each gate, as many as the cell has

@@ -250,7 +250,7 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
     return size | {
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.4, epochs / 30), 2),
+        "drop_prob": round(min(0.4, epochs / 40), 2),
         "weight_decay": round(min(0.06, max(0.02, 0.004 * epochs)), 2),
         "lr": round(min(0.034, max(0.004, 0.17 * steps**-0.25)), 4),
     }

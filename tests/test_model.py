@@ -1,5 +1,6 @@
 """The model against slow, obviously right versions, and what follows from its table of cells."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -129,6 +130,19 @@ def test_weights_begin_as_documented(cell: str, n_gates: int) -> None:
     for k in (0, 1):
         bias = getattr(model.lstm, f"bias_ih_l{k}") + getattr(model.lstm, f"bias_hh_l{k}")
         assert torch.equal(bias, forget.repeat_interleave(8))
+
+
+def test_some_units_begin_with_a_long_memory() -> None:
+    model = CharRNN(TOKENS, 64, 2)
+    x = torch.zeros(1, 1, len(TOKENS))  # nothing is read
+    with torch.no_grad():
+        for k in (0, 1):
+            getattr(model.lstm, f"weight_hh_l{k}").zero_()
+        model.lstm.weight_ih_l1.zero_()
+        _, (_, kept) = model.lstm(x, (torch.zeros(2, 1, 64), torch.ones(2, 1, 64)))
+    # of what a cell held, after one character: kept so, 1 / e of it is there after 200
+    assert kept[:, 0, 1].tolist() == pytest.approx([200 / 201] * 2)
+    assert kept[:, 0, 2:].flatten().tolist() == pytest.approx([1 / (1 + math.exp(-1))] * 124)
 
 
 def test_a_cell_is_one_entry_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
