@@ -70,7 +70,7 @@ class CharRNN(nn.Module):
                     take_in, keep, *_ = weight.data.split(self.n_hidden)  # gates; then cell, output
                     nn.init.ones_(keep)
                     # else it is found late, or by chance, how to count the characters of a line
-                    memory = torch.linspace(1, LONGEST_MEMORY, self.n_hidden // 32).log()
+                    memory = torch.linspace(LONGEST_MEMORY, 1, self.n_hidden // 32).log()
                     keep[: len(memory)] = memory
                     take_in[: len(memory)] = -memory
             elif name == "weight_ih_l0":  # one-hot input: each column is a character's embedding
