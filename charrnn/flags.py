@@ -60,7 +60,7 @@ FLAGS = {
         "model",
         "N",
         "recurrent layers",
-        "1, or 2 where there is time for 3,200 steps, or to read a short text four times",
+        "1, or 2 where there is time for 2,400 steps, or to read a short text four times",
     ),
     "drop_prob": Flag(
         "model",

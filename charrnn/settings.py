@@ -257,16 +257,16 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
 
 
 def laptop_size(n_chars: int, affordable: float, epochs: int) -> tuple[int, int]:
-    """(units, layers): the largest that still take 3,200 steps, and more the wider they are. They
-    learn more than a smaller model that reads the same text again and again, and soon knows it by
-    heart; a short text, which is read often in any case, needs fewer units."""
+    """(units, layers): the largest that still take 2,400 steps, and more the wider they are. They
+    learn more than a smaller model that reads the same text again and again, and soon can learn no
+    more of it; a short text, which is read often in any case, needs fewer units."""
     if math.isinf(affordable):  # by epochs alone
         return (512, 1) if epochs < 6 else (512, 2)
     if n_chars < 1_000_000 and affordable >= 4 * n_chars:
         return (256 if n_chars < 200_000 else 384), 2
     for n_hidden, n_layers in ((1024, 2), (768, 2), (512, 2)):
         steps = affordable / cost(n_hidden, n_layers) / (ROWS * LENGTH)
-        if steps >= 3200 * n_hidden / 512:
+        if steps >= 2400 * (n_hidden / 512) ** 2:
             return n_hidden, n_layers
     return 512, 1
 
