@@ -16,7 +16,7 @@ Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_laye
 # such as "relu": partial(nn.RNN, nonlinearity="relu"). Flags, files, sampling and pages follow.
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
-LONGEST_MEMORY = 200  # characters, before training
+LONGEST_MEMORY = 64  # characters, before training; what gradients do not reach can run away
 
 
 class CharRNN(nn.Module):
