@@ -153,7 +153,7 @@ ROWS, LENGTH = 32, 64  # of a batch, where the text is long enough
 LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
-    "clip": 0.1,  # about the norm halfway: the large gradients of the beginning count no more
+    "clip": 0.1,  # about the norm halfway: earlier gradients, which are larger, weigh no more
     "decay": True,
     "muon_scale": 3.0,
     "beta2": 0.99,
