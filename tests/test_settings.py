@@ -72,6 +72,16 @@ def test_more_time_asks_for_a_larger_model_or_more_dropout_and_a_lower_rate() ->
     assert by_epochs.drop_prob == large.drop_prob == 0.38  # 15 / 40: the epochs bind, not the size
 
 
+def test_a_short_text_is_forgotten_in_one_and_a_half_epochs_and_a_long_one_later() -> None:
+    decays = [resolve(n, minutes=3).weight_decay for n in (20_000, 2_000_000, 10**9)]
+    assert decays == [0.06, 0.02, 0.02]
+    s = resolve(600_000, minutes=3)
+    a_step = s.lr * s.muon_scale * s.weight_decay  # what a hidden matrix loses
+    epochs = 1 / a_step / (540_000 / (s.batch_size * s.seq_length))
+    assert epochs == pytest.approx(1.5, abs=0.2)  # the decay is rounded to hundredths
+    assert resolve(2_000_000, minutes=60).weight_decay == 0.02  # however often it is read
+
+
 def test_characters_are_hidden_where_dropout_is_high_and_targets_smoothed() -> None:
     presets = {name: resolve(preset=name, epochs=15) for name in PRESETS[1:]}
     smoothing = {name: settings.label_smoothing for name, settings in presets.items()}
