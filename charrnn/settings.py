@@ -252,9 +252,11 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
         "batch_size": batch_size,
         "seq_length": seq_length,
         "drop_prob": round(min(0.4, epochs / 40), 2),
-        # hidden matrices, at three times the rate, forget a short text in 1.5 epochs (Wang and
-        # Aitchison 2024, arXiv:2405.13698: a constant number of epochs, whatever the length)
-        "weight_decay": round(min(0.06, max(0.02, 1 / (1.5 * 3 * lr * per_epoch))), 2),
+        # hidden matrices forget a short text in 1.5 epochs (Wang and Aitchison 2024,
+        # arXiv:2405.13698: a constant number of epochs, whatever the length)
+        "weight_decay": round(
+            min(0.06, max(0.02, 1 / (1.5 * per_epoch * LAPTOP["muon_scale"] * lr))), 2
+        ),
         "lr": lr,
     }
 
