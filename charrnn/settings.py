@@ -248,15 +248,14 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
     per_epoch = n_train / (batch_size * seq_length)
     # the fewer steps, the larger they must be
     lr = round(min(0.034, max(0.004, 0.17 * (epochs * per_epoch) ** -0.25)), 4)
+    # hidden matrices forget a short text in 1.5 epochs (Wang and Aitchison 2024, arXiv:2405.13698:
+    # a constant number of epochs, whatever the length)
+    weight_decay = 1 / (1.5 * per_epoch * LAPTOP["muon_scale"] * lr)
     return size | {
         "batch_size": batch_size,
         "seq_length": seq_length,
         "drop_prob": round(min(0.4, epochs / 40), 2),
-        # hidden matrices forget a short text in 1.5 epochs (Wang and Aitchison 2024,
-        # arXiv:2405.13698: a constant number of epochs, whatever the length)
-        "weight_decay": round(
-            min(0.06, max(0.02, 1 / (1.5 * per_epoch * LAPTOP["muon_scale"] * lr))), 2
-        ),
+        "weight_decay": round(min(0.06, max(0.02, weight_decay)), 2),
         "lr": lr,
     }
 
