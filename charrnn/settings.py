@@ -90,7 +90,7 @@ class Settings:
         wants much dropout; a model that has read little learns less with it."""
         if self.preset == "notebook":
             return 0.0
-        return round(max(0.0, 0.8 * (self.drop_prob - 0.3)), 2)
+        return round(max(0.0, 0.4 * (self.drop_prob - 0.2)), 2)
 
     @property
     def label_smoothing(self) -> float:
@@ -254,7 +254,7 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> 
     return size | {
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.4, epochs / 40), 2),
+        "drop_prob": round(min(0.3, epochs / 40), 2),
         "weight_decay": round(min(0.06, max(0.02, weight_decay)), 2),
         "lr": lr,
     }
