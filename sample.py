@@ -16,7 +16,7 @@ import torch
 
 from charrnn.checkpoint import load_checkpoint
 from charrnn.cli import Number, Parser, command
-from charrnn.console import Terminal, escape_control_chars
+from charrnn.console import Terminal, escape_control_chars, say
 from charrnn.conversation import Conversation, converse
 from charrnn.device import DTYPES, pick_device, pick_dtype
 from charrnn.errors import UserError
@@ -147,11 +147,6 @@ def read_text(path: str) -> str:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
-def say(line: str) -> None:
-    """A line for the user, not a part of the text."""
-    Terminal(sys.stderr).write(line + "\n")
-
-
 class Output:
     """Where the text goes: as it is, or to a terminal without what a terminal would obey."""
 
@@ -169,7 +164,7 @@ class Output:
         if sys.stdout is None:
             raise UserError("stdout is closed; name a file with --out")
         sys.stdout.flush()
-        terminal = getattr(sys.stdout, "isatty", bool)()  # a notebook's or a test's may have none
+        terminal = Terminal(sys.stdout).isatty()
         if hasattr(sys.stdout, "buffer"):
             return cls.to_file(sys.stdout.buffer, terminal)
         return cls(sys.stdout, terminal)

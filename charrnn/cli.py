@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, NoReturn
 
-from charrnn.console import Terminal, escape_control_chars
+from charrnn.console import say
 from charrnn.errors import UserError
 
 LARGEST = sys.float_info.max
@@ -118,8 +118,7 @@ def command(main: Main) -> Main:
                     raise
                 problem = "not enough memory; ask for a smaller model or batch, or fewer samples"
             name = os.path.basename(sys.argv[0] if sys.argv else "")
-            line = escape_control_chars(problem.replace("\n", " "))
-            Terminal(sys.stderr).write(f"{name}: error: {line}\n")
+            say(f"{name}: error: {problem}".replace("\n", " "))
             return 2
 
     return run

@@ -23,7 +23,7 @@ def escape_control_chars(text: str) -> str:
 
 
 def brief(value: object) -> str:
-    """A value from a file for a message: the begin of its ``repr``, in one line."""
+    """A value from a file for a message: the beginning of its ``repr``, in one line."""
     return escape_control_chars(reprlib.repr(value)[:40].replace("\n", " "))
 
 
@@ -50,7 +50,12 @@ class Terminal:
         return False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)  # isatty, fileno and the like, where there are any
+        return getattr(self.stream, name)  # fileno and the like, where there are any
+
+
+def say(line: str) -> None:
+    """Print a line on stderr, control characters spelled out; never fails."""
+    Terminal(sys.stderr).write(escape_control_chars(line) + "\n")
 
 
 @contextmanager
@@ -68,7 +73,7 @@ def catch_signals() -> Iterator[list[int]]:
         caught.append(number)
         for each in ENDING:
             signal.signal(each, signal.SIG_DFL)
-        Terminal(sys.stderr).write("\nfinishing this step and saving; once more stops at once\n")
+        say("\nfinishing this step and saving; once more stops at once")
 
     before = {number: signal.signal(number, catch) for number in ENDING}
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from charrnn.console import Terminal, escape_control_chars
+from charrnn.console import Terminal, say
 from charrnn.errors import UserError
 from charrnn.generation import RANGES, default_prime, encode_prime, generate_text, read_prime
 from charrnn.model import CharRNN, Hidden
@@ -45,7 +45,7 @@ class Conversation:
         elif name in COMMANDS or name == ":seed":
             self.set(COMMANDS.get(name, "seed"), value)
         elif line.startswith(":") and not line.startswith("::"):
-            Terminal(sys.stderr).write(HELP)
+            say(HELP.rstrip("\n"))
         else:
             self.reply(self.understand(line.removeprefix(":")) if line else "")
         return True
@@ -85,13 +85,12 @@ def converse(conversation: Conversation, first: str | None = None) -> None:
     """
     if sys.stdin is None:
         raise UserError("stdin is closed: a conversation reads from it")
-    # what a notebook or a test puts in their place may know nothing of terminals
-    terminal = all(getattr(stream, "isatty", bool)() for stream in (sys.stdin, sys.stdout))
+    terminal = Terminal(sys.stdin).isatty() and Terminal(sys.stdout).isatty()
     if terminal:
         with suppress(ImportError):  # on Windows; elsewhere it gives input() a history
             import readline  # noqa: F401
     errors = Terminal(sys.stderr)
-    errors.write(":help shows what can be typed here\n")
+    say(":help shows what can be typed here")
     goes_on, line = True, first
     while goes_on:
         try:
@@ -106,5 +105,5 @@ def converse(conversation: Conversation, first: str | None = None) -> None:
         except UnicodeDecodeError:
             raise UserError("stdin: not UTF-8; type or pipe UTF-8 text") from None
         except UserError as error:
-            errors.write(escape_control_chars(f"{error}\n"))
+            say(str(error))
         line = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from charrnn.cli import Parser, command
-from charrnn.console import Terminal
+from charrnn.console import say
 from charrnn.errors import UserError
 from charrnn.files import check_output, require_regular
 from charrnn.page import (
@@ -299,8 +299,7 @@ def main(argv: list[str] | None = None) -> None:
     runs = name_runs({path: read_log(path) for path in args.logs})
     for path, run in zip(dict.fromkeys(args.logs), runs, strict=True):
         if run.skipped:
-            note = f"{path}: {run.skipped} lines cannot be read and are left out\n"
-            Terminal(sys.stderr).write(note)
+            say(f"{path}: {run.skipped} lines cannot be read and are left out")
     texts = list(dict.fromkeys(run.text for run in runs if run.text))
     caption = [runs[0].name if len(runs) == 1 else f"{len(runs)} runs", *texts]
     if len(runs) == 1 and runs[0].model() != "\u2013":

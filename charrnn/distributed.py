@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from charrnn.console import Terminal
+from charrnn.console import say
 from charrnn.errors import UserError
 
 QUIET = 5.0  # seconds to wait for the other processes before saying so
@@ -57,9 +56,9 @@ class Distributed:
         if self.size == 1:
             return
         others = f"waiting for {self.size - 1} more process" + "es" * (self.size > 2)
-        say = threading.Timer(QUIET, Terminal(sys.stderr).write, [others + "\n"])
-        say.daemon = True
-        say.start()
+        reminder = threading.Timer(QUIET, say, [others])
+        reminder.daemon = True
+        reminder.start()
         try:
             cuda = torch.cuda.is_available() and dist.is_nccl_available()
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
@@ -67,7 +66,7 @@ class Distributed:
             first = str(error).partition("\n")[0]
             raise UserError(f"the processes of this run did not find each other: {first}") from None
         finally:
-            say.cancel()
+            reminder.cancel()
 
     def place(self, device: torch.device) -> torch.device:
         """The device that this process computes on: of several GPUs each process has one.

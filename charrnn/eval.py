@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from charrnn.cli import Number, Parser, command
-from charrnn.console import Terminal
+from charrnn.console import say
 from charrnn.errors import UserError
 from charrnn.evaluation import evaluate
 from charrnn.files import check_output
@@ -93,7 +93,7 @@ def score_text(models: list[Model], args: Namespace) -> None:
         check_output(args.surprise, inputs=inputs, special=True)
     text = read_text(args, models, corpus)
     for note in text.notes:
-        Terminal(sys.stderr).write(f"{note}\n")
+        say(note)
     losses = []
     for model, ids in zip(models, text.ids, strict=True):
         losses.append(loss := evaluate(model.net, ids))

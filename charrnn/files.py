@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import stat
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ try:
 except ImportError:  # on Windows; there an open file can be neither locked so nor removed
     fcntl = None
 
-from charrnn.console import Terminal, escape_control_chars
+from charrnn.console import say
 from charrnn.errors import UserError
 
 RUN_SUFFIXES = (".net", ".resume", ".jsonl")  # of the files that a run writes
@@ -265,10 +264,7 @@ def _flock(descriptor: int, path: str | Path) -> bool:
 
 @functools.cache
 def _say_unlocked(folder: str, reason: str) -> None:
-    line = (
-        f"{folder}: files cannot be locked there ({reason}); start no second run with these names"
-    )
-    Terminal(sys.stderr).write(escape_control_chars(line) + "\n")
+    say(f"{folder}: files cannot be locked there ({reason}); start no second run with these names")
 
 
 def free_number(paths: Iterable[Path]) -> int:

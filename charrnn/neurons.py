@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from charrnn.cli import Parser, command
-from charrnn.console import Terminal
+from charrnn.console import say
 from charrnn.evaluation import first_from_zeros, rows_with_context
 from charrnn.files import check_output
 from charrnn.generation import PlainDecoder
@@ -330,7 +330,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output(args.out, inputs=[args.ckpt, *corpus.paths], special=True)
     text = read_text(args, [model], corpus)
     for note in text.notes:
-        Terminal(sys.stderr).write(f"{note}\n")
+        say(note)
     ids = text.ids[0][:READ]
     cells = states(model.net, ids)
     ids = ids[: len(cells)]

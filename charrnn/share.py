@@ -12,7 +12,7 @@ from torch import Tensor
 
 from charrnn.checkpoint import build_model, load_dict
 from charrnn.cli import Parser, command
-from charrnn.console import Terminal
+from charrnn.console import say
 from charrnn.errors import UserError
 from charrnn.files import check_output
 from charrnn.generation import default_prime
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     said = f"{out}: {len(html) / 1e6:.1f} MB; open it in a browser"
     if len(html) > LARGE and args.weights != "int8":
         said += ". That is much for a visitor to load: --weights int8 makes half of it"
-    Terminal(sys.stderr).write(f"{said}\n")
+    say(said)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ import pytest
 import torch
 from runs import ROOT, SMALL, at_step, interrupt, run_in, write_text
 
+import charrnn.curves
+import charrnn.eval
+import charrnn.neurons
+import charrnn.share
 import train
 from charrnn import CharRNN, load_checkpoint
 from charrnn.checkpoint import load_dict
@@ -253,3 +257,28 @@ def test_weights_that_overflow_are_refused(tmp_path: Path) -> None:
     for line in (tmp_path / "rnn.jsonl").read_text().splitlines():
         assert "NaN" not in line and "Infinity" not in line
     assert load_dict(tmp_path / "rnn.net")["val_loss"] < float("inf")
+
+
+def test_programs_spell_out_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "\x1b[31mred"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a bad cab\n" * 100)
+    (folder / ".\x1b[2J").write_text("a hidden file, which is left out by name")
+    net, page = str(folder / "rnn.net"), str(tmp_path / "page.html")
+    assert run_in(folder, data=[str(folder / "a.txt")], epochs=1).status == 0
+    with (folder / "rnn.jsonl").open("a") as log:
+        log.write("no JSON\n")
+    reading = ["--ckpt", net, "--data", str(folder)]
+    programs = {
+        charrnn.eval: reading,
+        charrnn.neurons: [*reading, "--out", page],
+        charrnn.curves: [str(folder / "rnn.jsonl"), "--out", page],
+        charrnn.share: ["--ckpt", net],
+    }
+    for program, args in programs.items():
+        capsys.readouterr()
+        assert program.main(args) == 0, program
+        said = capsys.readouterr().err
+        assert "\\x1b" in said and "\x1b" not in said, program
