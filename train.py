@@ -29,7 +29,7 @@ from charrnn.distributed import Distributed
 from charrnn.evaluation import evaluate
 from charrnn.flags import parse_args
 from charrnn.generation import default_prime, encode_prime
-from charrnn.model import CharRNN, Hidden, copy_weights, detach, map_hidden
+from charrnn.model import CharRNN, Hidden, copy_weights, detach, keep_rows, map_hidden
 from charrnn.optimizer import make_optimizers
 from charrnn.report import Reporter
 from charrnn.run_files import RunFiles, Trained
@@ -114,7 +114,8 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         train_ids, val_ids = split_text(ids, settings.val_frac, *how)
         train_ids = train_ids.to(device)  # as a whole: a step would wait for each copy
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
-        batches = Batches(train_ids, settings.batch_size, settings.seq_length, settings.seed, rows)
+        size = settings.batch_size, settings.seq_length
+        batches = Batches(train_ids, *size, settings.seed, rows, settings.cold_starts)
 
         # model and optimizer
         torch.manual_seed(settings.seed)
@@ -150,8 +151,8 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         model.train()
         while (done := budget.fraction_done(progress)) < 1 and not signal:
             x, y = (ids.to(device, torch.long) for ids in batches[progress.step])
-            if not batches.continues(progress.step):
-                state.hidden = initial_hidden  # what was read before is not what comes before
+            # some rows start from zeros, as every prime does; else the model knows no such start
+            state.hidden = keep_rows(state.hidden, batches.carried(progress.step))
             share = schedule(done) if settings.decay else 1.0
             for group in (group for each in optimizers for group in each.param_groups):
                 group["lr"] = group["peak_lr"] * share * progress.lr_scale

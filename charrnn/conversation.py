@@ -8,7 +8,14 @@ from typing import Any
 
 from charrnn.console import Terminal, say
 from charrnn.errors import UserError
-from charrnn.generation import RANGES, default_prime, encode_prime, generate_text, read_prime
+from charrnn.generation import (
+    RANGES,
+    default_prime,
+    encode_opening,
+    encode_prime,
+    generate_text,
+    read_prime,
+)
 from charrnn.model import CharRNN, Hidden
 
 COMMANDS = {":size": "size", ":temp": "temperature", ":top-k": "top_k", ":top-p": "top_p"}
@@ -73,7 +80,8 @@ class Conversation:
             everything += piece
         if not everything.endswith("\n"):
             self.write("\n")
-        before, self.last = encode_prime(self.model, everything)[:, :-1], everything[-1]
+        encode = encode_opening if self.hidden is None else encode_prime
+        before, self.last = encode(self.model, everything)[:, :-1], everything[-1]
         if before.numel():
             self.hidden = read_prime(self.model, before, self.hidden)[1]
 

@@ -147,8 +147,10 @@ class Batches:
         seq_length: int,
         seed: int = 0,
         mine: slice = slice(None),
+        cold_starts: float = 0.0,
     ) -> None:
         """``ids`` ``[n_chars]`` on any device; ``mine``: the rows that this process reads.
+        ``cold_starts``: the probability that a row starts from zeros before a step.
 
         Raises UserError when the text is too short for one batch.
         """
@@ -159,7 +161,7 @@ class Batches:
                 f"batch of {batch_size} x ({seq_length} + 1); lower --batch-size or --seq-length"
             )
         self.ids, self.batch_size, self.seq_length = ids, batch_size, seq_length
-        self.seed, self.mine = seed, mine
+        self.seed, self.mine, self.cold_starts = seed, mine, cold_starts
         self.row_length = len(ids) // shortest * (seq_length + 1)
         self.per_epoch = count_batches(len(ids), batch_size, seq_length)
         # a short run reads only part of a long text: in segments from all over it, not the same
@@ -167,6 +169,7 @@ class Batches:
         is_long = self.row_length > LONG_ROW
         self.segment = SEGMENT if is_long else self.per_epoch  # batches read on from one place
         self._epoch, self._start, self._order = -1, 0, [0]
+        self._carried = torch.empty(0, 0, dtype=torch.bool)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """``(x, y)`` of this step, counted over all epochs."""
@@ -175,9 +178,13 @@ class Batches:
         nth, offset = divmod(i, self.segment)
         return self.window(self._order[nth] * self.segment + offset)
 
-    def continues(self, step: int) -> bool:
-        """Whether this step's batch goes on where the one before ended."""
-        return step % self.per_epoch % self.segment > 0
+    def carried(self, step: int) -> Tensor:
+        """Which rows of this step carry on the state that the step before left, ``[B]`` bool on the
+        device of the text. The others start from zeros: all rows where the text does not go on, and
+        each row now and then by chance."""
+        epoch, i = divmod(step, self.per_epoch)
+        self._prepare(epoch)
+        return self._carried[i]
 
     def window(self, i: int) -> tuple[Tensor, Tensor]:
         """The ``i``-th pair of the rows as they lie in the text."""
@@ -188,7 +195,8 @@ class Batches:
         return x, rows[:, first + 1 : first + self.seq_length + 1]
 
     def _prepare(self, epoch: int) -> None:
-        """Where the rows begin and which segments follow each other in this epoch.
+        """Choose where the rows begin, which segments follow each other in this epoch, and which
+        rows start from zeros at which step.
 
         Later epochs than the first start anywhere that costs no batch, so that windows differ.
         """
@@ -200,3 +208,7 @@ class Batches:
         whole, rest = divmod(self.per_epoch, self.segment)  # an incomplete segment comes last
         order = torch.randperm(whole, generator=generator).tolist()
         self._epoch, self._order = epoch, order + [whole] * (rest > 0)
+        cold = torch.zeros(self.per_epoch, self.batch_size, dtype=torch.bool)
+        cold.bernoulli_(self.cold_starts, generator=generator)
+        cold[:: self.segment] = True
+        self._carried = ~cold[:, self.mine].to(self.ids.device)

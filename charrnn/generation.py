@@ -49,6 +49,15 @@ def encode_prime(model: CharRNN, prime: str) -> Tensor:
     return Vocabulary(tuple(model.unique_tokens)).encode(known_form(model, prime))[None]
 
 
+def encode_opening(model: CharRNN, prime: str) -> Tensor:
+    """Ids to read for a text that begins with ``prime``, ``[1, T]``. A line end comes first where
+    the model knows one and the prime does not begin with it: training never meets a text that
+    begins in the middle of a line. Raises UserError as ``known_form`` does."""
+    prime = known_form(model, prime)
+    at_line_start = prime.startswith("\n") or "\n" not in model.char2int
+    return encode_prime(model, prime if at_line_start else "\n" + prime)
+
+
 @torch.no_grad()
 def default_prime(model: CharRNN) -> str:
     """A newline, or for a model that has none the character it holds most frequent: the likeliest
@@ -100,11 +109,12 @@ def draw(
 
 
 def next_char_probabilities(model: CharRNN, prime: str) -> dict[str, float]:
-    """How probable the model holds each character after ``prime``, likeliest first; they sum to 1.
+    """The model's probability of each character after ``prime``, likeliest first; they sum to 1.
 
-    Raises UserError as ``known_form`` does.
+    The prime is read after a line end, as ``encode_opening`` says. Raises UserError as
+    ``known_form`` does.
     """
-    logits, _ = read_prime(model, encode_prime(model, prime), None)
+    logits, _ = read_prime(model, encode_opening(model, prime), None)
     p, ids = logits[0].float().softmax(dim=0).sort(descending=True, stable=True)
     chars = (model.int2char[i] for i in ids.tolist())
     return dict(zip(chars, p.tolist(), strict=True))
@@ -127,7 +137,8 @@ def sample(
     model: CharRNN, size: int, prime: str = "The", top_k: int | None = None, **options: object
 ) -> str:
     """``prime`` (in its ``known_form``) and exactly ``size`` new characters, or fewer where one of
-    ``stop`` would follow; ``options`` as ``generate_text`` and ``generate`` take them.
+    ``stop`` would follow; ``options`` as ``generate_text`` and ``generate`` take them. The prime is
+    read after a line end, which the text does not show.
 
     Raises UserError when the prime is empty or holds characters the model never saw.
     """
@@ -195,14 +206,15 @@ def generate(
     """Endless characters after ``prime`` for independent streams: ``[num_samples]`` ids at a time.
 
     The weights are those at the first character, whatever happens to the model then. ``hidden``:
-    the state before the prime, ``[n_layers, 1, n_hidden]``; None: zeros. Raises UserError at the
-    call as ``known_form`` does, and for a number out of range.
+    the state before the prime, ``[n_layers, 1, n_hidden]``; None: a text begins, so the prime is
+    read from zeros and after a line end (``encode_opening``). Raises UserError at the call as
+    ``known_form`` does, and for a number out of range.
     """
     given = {"top_k": top_k or 0, "top_p": float(top_p), "temperature": float(temperature)}
     for name, value in given.items():
         if value not in RANGES[name]:
             raise UserError(f"{name}: {value} is not {RANGES[name]}")
-    ids = encode_prime(model, prime)
+    ids = encode_opening(model, prime) if hidden is None else encode_prime(model, prime)
 
     @torch.no_grad()
     def characters() -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_laye
 # such as "relu": partial(nn.RNN, nonlinearity="relu"). Flags, files, sampling and pages follow.
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
-LONGEST_MEMORY = 64  # characters, before training; what gradients do not reach can run away
+LONGEST_MEMORY = 200  # characters, before training
 
 
 class CharRNN(nn.Module):
@@ -142,6 +142,11 @@ def map_hidden(function: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
 def detach(hidden: Hidden) -> Hidden:
     """The same state without its history: gradients stop here (truncated BPTT)."""
     return map_hidden(Tensor.detach, hidden)
+
+
+def keep_rows(hidden: Hidden, kept: Tensor) -> Hidden:
+    """The state of the rows that are ``kept`` ``[B]``, zeros for the others."""
+    return map_hidden(lambda h: h.where(kept[:, None], 0), hidden)
 
 
 @contextmanager

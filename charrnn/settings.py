@@ -93,6 +93,15 @@ class Settings:
         return round(max(0.0, 0.4 * (self.drop_prob - 0.2)), 2)
 
     @property
+    def cold_starts(self) -> float:
+        """Probability that a row of a batch starts from zeros instead of the state carried to it.
+
+        A model that has only seen carried states can lose its way for thousands of characters when
+        it reads from zeros in the middle of a text, as after a prime (benchmarks/README.md).
+        """
+        return 0.0 if self.preset == "notebook" else 0.02
+
+    @property
     def label_smoothing(self) -> float:
         """Share of each target that is spread evenly over all characters in training (Szegedy et
         al. 2016, arXiv:1512.00567, section 7)."""

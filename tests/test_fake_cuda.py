@@ -116,6 +116,13 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
         watch.steps += 1
         return real_getitem(batches, step)
 
+    def prepare(batches: Batches, epoch: int) -> None:
+        ids = batches.ids
+        with unfaked():  # a random order has numbers
+            batches.ids = torch.empty(len(ids))
+            real_prepare(batches, epoch)
+        batches.ids, batches._carried = ids, batches._carried.to(ids.device)
+
     def agree(*args: Any) -> tuple[float, int]:
         watch.within_step = False
         return real_agree(*args)
@@ -128,10 +135,11 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
 
         return replay
 
-    real_getitem, real_agree = Batches.__getitem__, without_fakes(Distributed.agree)
+    real_getitem, real_prepare = Batches.__getitem__, Batches._prepare
+    real_agree = without_fakes(Distributed.agree)
     put = monkeypatch.setattr
     put(Batches, "__getitem__", getitem)
-    put(Batches, "_prepare", without_fakes(Batches._prepare))
+    put(Batches, "_prepare", prepare)
     put(Distributed, "agree", agree)
     put(train, "pick_device", lambda name: torch.device("cuda"))
     put(report, "sample", lambda model, size, *args, **more: sample(model, 5, *args, **more))

@@ -115,12 +115,12 @@ def test_a_model_in_training_writes_as_it_is_now(
     def drawn(steps: int) -> Tensor:
         generator = seeded(1)
         return torch.stack(
-            list(islice(generate(model, "a", n_streams, generator=generator), steps))
+            list(islice(generate(model, "\n", n_streams, generator=generator), steps))
         )
 
     for _ in range(3):  # a sample, a few steps, a sample, as a run does
         chars = drawn(4 if n_streams > 1 else 2000)
-        x = torch.cat((torch.full((1, n_streams), TOKENS.index("a")), chars)).T
+        x = torch.cat((torch.full((1, n_streams), TOKENS.index("\n")), chars)).T
         with torch.no_grad():
             model.eval()
             logits, _ = model(x[:, :-1], model.init_hidden(n_streams))
@@ -134,7 +134,6 @@ def test_a_model_in_training_writes_as_it_is_now(
         assert (chosen.sum() - expected.sum()).abs() < 5 * spread.sum().sqrt()
 
         best, _ = predict_next_char(model, "b", top_k=1)
-        assert best == next(iter(next_char_probabilities(model, "b")))
         logits, _ = model(ids[None, 1:2], model.init_hidden(1))
         assert best == TOKENS[logits.argmax()]
         model.train()
@@ -232,10 +231,30 @@ def test_probabilities_of_the_next_character(cell: str) -> None:
     p = next_char_probabilities(model, "abca")
     assert sum(p.values()) == pytest.approx(1) and set(p) == set(TOKENS) and model.training
     assert list(p.values()) == sorted(p.values(), reverse=True)
-    ids = Vocabulary(TOKENS).encode("abca")[None]
+    ids = Vocabulary(TOKENS).encode("\nabca")[None]
     logits, _ = model.eval()(ids, model.init_hidden(1))
     expected = logits[-1].softmax(0).tolist()
     assert p == pytest.approx(dict(zip(TOKENS, expected, strict=True)), abs=1e-6)
+    assert next_char_probabilities(model, "\nabca") == p
+
+
+@pytest.mark.parametrize("prime", ["a", "abca", "\nab", "\n"])
+def test_a_prime_is_read_after_a_line_end_that_is_not_printed(prime: str) -> None:
+    model, size = make(), 30
+    ids = Vocabulary(TOKENS).encode(prime if prime.startswith("\n") else "\n" + prime)[None]
+    chars = []
+    for _ in range(size):
+        logits, _ = model(ids, model.init_hidden(1))
+        ids = torch.cat((ids, logits[-1:].argmax(1, keepdim=True)), dim=1)
+        chars.append(TOKENS[ids[0, -1]])
+    assert sample(model, size, prime, temperature=0) == prime + "".join(chars)
+
+
+def test_a_prime_is_read_as_it_is_by_a_model_without_line_ends() -> None:
+    model = text_model("abc").eval()
+    logits, _ = model(Vocabulary(model.unique_tokens).encode("ab")[None], model.init_hidden(1))
+    expected = dict(zip("abc", logits[-1].softmax(0).tolist(), strict=True))
+    assert next_char_probabilities(model, "ab") == pytest.approx(expected, abs=1e-6)
 
 
 def test_unknown_characters_are_named() -> None:

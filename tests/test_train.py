@@ -1,6 +1,7 @@
 """A run cannot be lost: resume, interruption, kills, full disks, bad numbers."""
 
 import io
+import math
 import random
 import re
 import resource
@@ -12,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +39,7 @@ from charrnn.data import Batches, split_text
 from charrnn.errors import UserError
 from charrnn.files import locked
 from charrnn.model import detach
+from charrnn.settings import new_settings, resolve_settings
 
 
 @pytest.mark.parametrize("long_row", [1 << 17, 100])
@@ -420,14 +423,53 @@ def test_batches_are_a_function_of_the_step(monkeypatch: pytest.MonkeyPatch) -> 
     assert sorted(first) == sorted(windows) and first != windows  # all of it, in another order
     for step in range(batches.per_epoch):
         follows = step > 0 and windows.index(first[step]) == windows.index(first[step - 1]) + 1
-        assert follows or not batches.continues(step)
-        assert batches.continues(step) == (step % 5 > 0)
-    later = [batches[step] for step in range(3 * batches.per_epoch)]
+        assert follows or not batches.carried(step).any()
+        assert batches.carried(step).tolist() == [step % 5 > 0] * 4
+    batches = Batches(torch.arange(1003), 4, 8, seed=3, cold_starts=0.2)
+    later = [(*batches[step], batches.carried(step)) for step in range(3 * batches.per_epoch)]
     chance = random.Random(1)
     for step in chance.sample(range(len(later)), 40):  # in any order, the same
-        again = Batches(torch.arange(1003), 4, 8, seed=3)
-        assert all(torch.equal(a, b) for a, b in zip(later[step], again[step], strict=True))
+        again = Batches(torch.arange(1003), 4, 8, seed=3, cold_starts=0.2)
+        repeated = (*again[step], again.carried(step))
+        assert all(torch.equal(a, b) for a, b in zip(later[step], repeated, strict=True))
         assert torch.equal(later[step][1], later[step][0] + 1)
+
+
+def test_rows_start_cold_by_chance_and_the_same_for_each_process() -> None:
+    p, rows, steps = 0.05, 8, 2000
+    ids = torch.zeros(rows * 2 * (steps + 1), dtype=torch.long)
+    whole, half = Batches(ids, rows, 1, 7, cold_starts=p), slice(4, 8)
+    part = Batches(ids, rows, 1, 7, half, cold_starts=p)
+    carried = torch.stack([whole.carried(step) for step in range(steps)])
+    assert not carried[0].any()
+    n = carried[1:].numel()
+    assert abs((~carried[1:]).sum() - p * n) < 5 * math.sqrt(p * (1 - p) * n)
+    assert 0 < (~carried[1:].all(1)).sum() < p * n  # rows for themselves, not all at once
+    for step in (0, 3, steps - 1):
+        assert torch.equal(part.carried(step), carried[step, half])
+
+
+def test_a_row_that_starts_cold_has_a_state_of_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, step = [], train.train_step
+
+    def watched(*args: Any) -> Any:
+        states.append(torch.cat(args[4]))
+        return step(*args)
+
+    monkeypatch.setattr(train, "train_step", watched)
+    kept = torch.tensor([True, False] + [True] * 6)
+    monkeypatch.setattr(Batches, "carried", lambda self, step: kept[: self.batch_size])
+    run_in(tmp_path, data=[write_text(tmp_path)], epochs=1)
+    assert len(states) > 2
+    for state in states[1:]:
+        assert not state[:, 1].any() and state[:, 0].all()
+
+
+def test_the_notebook_carries_every_state() -> None:
+    given = new_settings({"preset": "notebook"}, None)
+    assert resolve_settings(given, False, 10**6, lambda: 1e6).cold_starts == 0.0
 
 
 def test_installed_it_has_its_name_version_and_dependencies() -> None:
