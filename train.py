@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn.budget import Budget, chars_per_minute, seconds_per_step
+from charrnn.budget import TIMED_SECONDS, Budget, seconds_per_step
 from charrnn.checkpoint import load_checkpoint
 from charrnn.cli import command
 from charrnn.console import catch_signals
@@ -26,7 +26,7 @@ from charrnn.corpus import load_corpus
 from charrnn.data import Batches, split_text
 from charrnn.device import device_notes, keep_freed_memory, pick_device, pick_dtype
 from charrnn.distributed import Distributed
-from charrnn.evaluation import evaluate
+from charrnn.evaluation import evaluate_all, evaluate_pieces
 from charrnn.flags import parse_args
 from charrnn.generation import default_prime, encode_prime
 from charrnn.model import CharRNN, Hidden, copy_weights, detach, keep_rows, map_hidden
@@ -104,9 +104,12 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         corpus = load_corpus(given["data"], given["min_count"], given["encoding"], fingerprint)
         device = dist.place(pick_device(given["device"]))
         dtype = pick_dtype(given["dtype"], device)  # of the products; what is kept is float32
-        speed = partial(chars_per_minute, device, dtype)
-        choice = given, device.type != "cpu", len(corpus.ids), speed
-        settings = dist.from_main(lambda: resolve_settings(*choice))  # each measures another speed
+        # one process decides for all, since each would measure another speed
+        step_time = partial(seconds_per_step, len(corpus.vocabulary), device, dtype)
+        on_accelerator = device.type != "cpu"
+        settings = dist.from_main(
+            lambda: resolve_settings(given, on_accelerator, len(corpus.ids), step_time)
+        )
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
@@ -116,6 +119,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         size = settings.batch_size, settings.seq_length
         batches = Batches(train_ids, *size, settings.seed, rows, settings.cold_starts)
+        itself = settings.n_hidden, settings.n_layers, settings.cell, *size
+        at_least = TIMED_SECONDS if settings.minutes else 0.1
+        seconds = dist.from_main(lambda: step_time(*itself, at_least=at_least))
+        budget = Budget(settings, batches, len(val_ids), seconds)
 
         # model and optimizer
         torch.manual_seed(settings.seed)
@@ -128,8 +135,6 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         ddp_model = dist.wrap(model)  # the same weights; gradients averaged over all processes
         optimizers = make_optimizers(model, settings, dtype)
         initial_hidden = model.init_hidden(rows.stop - rows.start)
-        seconds = seconds_per_step(model, batches, initial_hidden, dtype)
-        budget = Budget(settings, batches, len(val_ids), seconds)
         state = TrainState(model, optimizers, initial_hidden, dist, rows, budget.val_chars)
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
@@ -143,7 +148,6 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         files.save(state)
         if not dist.is_main:
             torch.manual_seed(settings.seed + dist.rank + progress.step)  # each drops other units
-        held_out = val_ids[: progress.val_chars]  # what each evaluation reads
 
         # the loop
         began = time.perf_counter() - progress.seconds
@@ -175,7 +179,9 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                 train_loss, val_loss = state.mean_loss(), None
                 if evaluating := budget.evaluation_due(done, now):
                     report.evaluating()
-                    val_loss = dist.from_main(lambda: evaluate(model, held_out, dtype))
+                    val_loss = dist.from_main(
+                        lambda: evaluate_pieces(model, val_ids, progress.val_chars, dtype)
+                    )
                     files.keep_if_best(model, val_loss, progress)
                 files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
@@ -186,17 +192,18 @@ def train(resume: str | None = None, **given: Any) -> Trained:
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
         if math.isinf(progress.best):  # stopped before the first evaluation: a model all the same
-            files.save_model(model, evaluate(model, held_out, dtype), 0, progress.step)
-        val_loss = None
+            val_loss = evaluate_pieces(model, val_ids, progress.val_chars, dtype)
+            files.save_model(model, val_loss, 0, progress.step)
+        final = None
         if dist.is_main and not files.save_errors:
             model = load_checkpoint(files.net_path, device)
             if not signal:
-                val_loss = evaluate(model, val_ids)
-                files.conclude(val_loss, len(val_ids), progress, batches)
+                final = evaluate_all(model, val_ids)
+                files.conclude(final.loss, len(val_ids), progress, batches)
         files.save(state)
         dist.close()
         files.require_saved()
-        report.end(files, val_loss, progress)
+        report.end(files, final, progress)
     return Trained(model.eval(), files.readable_log(), 128 + signal if signal else 0)
 
 

@@ -3,41 +3,51 @@
 import math
 import time
 from statistics import median
+from types import SimpleNamespace
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from charrnn.data import Batches
-from charrnn.model import CharRNN, Hidden
-from charrnn.settings import LENGTH, ROWS, Settings
+from charrnn.evaluation import CONTEXT, MOST_ROWS, SHORT_CONTEXT
+from charrnn.model import CharRNN
+from charrnn.optimizer import EVERY, make_optimizers
+from charrnn.settings import Settings
 from charrnn.train_state import Progress
 
 LOG_LINES = 200  # a run, about
-EVALUATING = 0.04  # of a run's forward and backward passes; of its time 5 % at most
-STEP_PER_EVALUATION = 2.0  # how often training on a character costs what evaluating on it does
-TIMED_SECONDS = 2.0  # of steps, before a size is chosen by them; a few can meet a slow moment
+EVALUATING = 0.05  # of a run's characters, each forward and backward, may go into evaluations
+STEP_PER_EVALUATION = 2.0  # training on a character takes this many times as long as evaluating it
+TIMED_SECONDS = 1.5  # of steps, before dropout and the rate are chosen by their speed
+FEWEST_CHARS = 20_000  # for an evaluation: fewer say little of the whole held-out text
 
 
 class Budget:
-    """The epochs or minutes of a run, whichever end first."""
+    """The epochs or minutes of a run, whichever end first, and what evaluations may take of it."""
 
     def __init__(
         self, settings: Settings, batches: Batches, n_held_out: int, seconds_per_step: float
     ) -> None:
-        """``n_held_out``: characters in all, of which each evaluation reads ``val_chars``, the same
-        ones from their start: so many that all evaluations keep within ``EVALUATING``, when at the
-        end one has read the whole."""
+        """``val_chars`` of the ``n_held_out`` characters are read by each evaluation: at least
+        20,000 or all, and more where the run is long. A very short run has fewer evaluations."""
         self.epochs, self.minutes = settings.epochs, settings.minutes
         self.patience = settings.patience
         self.steps_per_epoch = batches.per_epoch
-        self.n_evaluations = max(5, self.epochs or 0, int(self.minutes or 0))
-        self.lines_per_evaluation = math.ceil(LOG_LINES / self.n_evaluations)
         by_clock = 60 * self.minutes / seconds_per_step if self.minutes else math.inf
         steps = min(by_clock, self.epochs * batches.per_epoch if self.epochs else math.inf)
         self.seconds = steps * seconds_per_step  # about
-        chars = steps * batches.batch_size * batches.seq_length * STEP_PER_EVALUATION
-        affordable = int((chars * EVALUATING - n_held_out) / self.n_evaluations)
-        self.val_chars = min(n_held_out, max(2000, affordable))
+        chars = steps * batches.batch_size * batches.seq_length
+        affordable = chars * EVALUATING * STEP_PER_EVALUATION  # characters, of all evaluations
+        wanted = max(5, self.epochs or 0, int(self.minutes or 0))
+        context = MOST_ROWS * SHORT_CONTEXT  # read by each, but not scored
+        length = max(FEWEST_CHARS, int(affordable / wanted) - context) // MOST_ROWS + 1
+        self.val_chars = min(n_held_out, length * MOST_ROWS)  # pieces of equal length
+        if n_held_out <= self.val_chars + context:
+            self.val_chars, context = n_held_out, max(0, n_held_out // 2 - CONTEXT)
+        most = 2 * affordable / (self.val_chars + context)  # a tenth of the run
+        self.n_evaluations = max(1, min(wanted, int(most)))
+        self.lines_per_evaluation = math.ceil(LOG_LINES / self.n_evaluations)
 
     def fraction_done(self, progress: Progress) -> float:
         """How much is spent, 0 to 1: by steps or by the clock, whichever is further; 1 too when
@@ -62,30 +72,45 @@ def _passed(before: float, now: float, parts: int) -> bool:
     return int(now * parts + 1e-9) > int(before * parts + 1e-9)
 
 
-def chars_per_minute(device: torch.device, dtype: torch.dtype) -> float:
-    """How many characters one layer of 512 trains on in a minute there, by timing it."""
-    model = CharRNN(tuple(map(chr, range(100))), 512, 1).to(device)
-    batches = Batches(torch.randint(100, (ROWS * (LENGTH + 1),)), ROWS, LENGTH)
-    hidden = model.init_hidden(ROWS)
-    return 60 * ROWS * LENGTH / seconds_per_step(model, batches, hidden, dtype, TIMED_SECONDS)
-
-
 def seconds_per_step(
-    model: CharRNN, batches: Batches, hidden: Hidden, dtype: torch.dtype, at_least: float = 0.0
+    n_tokens: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    n_hidden: int,
+    n_layers: int,
+    cell: str,
+    batch_size: int,
+    seq_length: int,
+    at_least: float = TIMED_SECONDS,
 ) -> float:
-    """Median time of a forward and backward pass: of two, or of so many as take ``at_least``
-    seconds. Weights and random numbers are left as they were."""
-    device = model.fc.weight.device
-    x, y = (ids.to(device, torch.long) for ids in batches[0])
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        seconds: list[float] = []
-        while len(seconds) < 3 or sum(seconds) < at_least:
-            began = time.perf_counter()
+    """Median time of a training step of a model of this size on a made-up text, timed for
+    ``at_least`` so many seconds. Advances torch's random numbers."""
+    model = CharRNN(tuple(map(chr, range(n_tokens))), n_hidden, n_layers, 0.1, cell).to(device)
+    recipe = SimpleNamespace(lr=0.0, weight_decay=0.0, muon_scale=1.0, beta2=0.99)
+    optimizers = make_optimizers(model, recipe, dtype)
+    x = torch.randint(n_tokens, (batch_size, seq_length), device=device)
+    hidden = model.init_hidden(batch_size)
+
+    def seconds_of(n_steps: int) -> float:
+        began = time.perf_counter()
+        for _ in range(n_steps):  # as train_step of train.py does it
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits, _ = model(x, hidden)
-            loss = F.cross_entropy(logits.float(), y.flatten())
+            model.zero_grad()
+            loss = F.cross_entropy(logits.float(), x.flatten())
             loss.backward()
-            loss.item()  # waits for the device
-            seconds.append(time.perf_counter() - began)
-    model.zero_grad()
-    return median(seconds[1:])  # the first one also set up the libraries
+            bad = ~nn.utils.clip_grad_norm_(model.parameters(), 1.0).isfinite()
+            for optimizer in optimizers:
+                optimizer.found_inf = bad.float()
+                optimizer.step()
+        loss.item()  # waits for the device
+        return time.perf_counter() - began
+
+    first = seconds_of(1)  # also sets up the libraries
+    if first > at_least:
+        return first
+    # of Muon's steps each fourth takes longer, and some meet a slow moment of the machine
+    windows = [seconds_of(EVERY)]
+    while sum(windows) < at_least or len(windows) < 3:
+        windows.append(seconds_of(EVERY))
+    return median(windows) / EVERY

@@ -1,6 +1,8 @@
 """Model, text -> loss."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,8 +12,17 @@ from charrnn.errors import UserError
 from charrnn.model import CharRNN, Hidden, eval_mode, map_hidden
 
 CONTEXT = 1024  # characters after which a trained model has forgotten what came before them
+SHORT_CONTEXT = 256  # enough for a figure on the way
 MOST_ROWS = 64  # read side by side: more make a step no faster
 MOST_NUMBERS = 1 << 22  # of one-hot input, and of logits, at a time
+COMPARED = 256  # characters of each row, to find a model that loses its way
+
+
+class Evaluation(NamedTuple):
+    """Of a whole text, in nats per character."""
+
+    loss: float
+    cold_start_gap: float  # how much more a character costs after CONTEXT than when reading on
 
 
 def rows_with_context(ids: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
@@ -31,7 +42,6 @@ def first_from_zeros(hidden: Hidden) -> Hidden:
     return map_hidden(lambda state: F.pad(state, (0, 0, 1, 0)), hidden)
 
 
-@torch.no_grad()
 def evaluate(model: CharRNN, ids: Tensor, dtype: torch.dtype | None = None) -> float:
     """Cross-entropy in nats per character of ``ids[1:]``, each given what comes before it.
 
@@ -40,30 +50,114 @@ def evaluate(model: CharRNN, ids: Tensor, dtype: torch.dtype | None = None) -> f
     and is within 1e-3 of reading a trained model from end to end. ``dtype``: the precision of the
     products (autocast); None: that of the weights. Raises UserError for fewer than 2 characters.
     """
+    return evaluate_all(model, ids, dtype, compared=0).loss
+
+
+@torch.no_grad()
+def evaluate_all(
+    model: CharRNN,
+    ids: Tensor,
+    dtype: torch.dtype | None = None,
+    on_progress: Callable[[float], object] = lambda share: None,
+    compared: int = COMPARED,
+) -> Evaluation:
+    """The loss that ``evaluate`` returns, and whether its rows are scored as a text that is read
+    from end to end: ``compared`` characters of each are read again after all of the row before.
+
+    ``on_progress`` is called now and then with the share of the rows read so far.
+    """
     if len(ids) < 2:
         raise UserError(f"{len(ids)} characters: evaluating needs at least 2")
-    device, n_labels = model.fc.weight.device, len(model.unique_tokens)
+    n_labels = len(model.unique_tokens)
     n_rows = max(1, min(MOST_ROWS, (len(ids) - 1) // (2 * CONTEXT), MOST_NUMBERS // n_labels))
-    chunk = max(1, min(64, MOST_NUMBERS // (n_rows * n_labels)))  # characters of each row at a time
-    rounded = dtype not in (None, torch.float32)
-    losses: list[Tensor] = []  # left on the device: each look at one would wait for it
+    x, contexts = rows_with_context(ids[:-1], n_rows)
+    y, rest = ids[1 : x.numel() + 1].reshape(x.shape), ids[x.numel() :]
+    sums: list[Tensor] = []  # left on the device: each look at one would wait for it
+    first: list[Tensor] = []  # losses of each row's first characters, [R, C]
 
-    def read(x: Tensor, y: Tensor | None, hidden: Hidden) -> Hidden:
-        """The state after ``x`` ``[R, T]``; where there is a ``y``, its loss is kept."""
-        for i in range(0, x.shape[1], chunk):
-            logits, hidden = model(x[:, i : i + chunk].to(device), hidden)
-            if y is not None:
-                target = y[:, i : i + chunk].to(device).long().flatten()
-                losses.append(F.cross_entropy(logits.float(), target, reduction="sum"))
-        return hidden
+    def score_rows(i: int, logits: Tensor) -> None:
+        losses = _losses(logits, y[:, i:])
+        sums.append(losses.sum())
+        if i < compared:
+            first.append(losses)
+        on_progress((i + losses.shape[1]) / x.shape[1])
 
-    with eval_mode(model), torch.autocast(device.type, dtype, enabled=rounded):
-        x, contexts = rows_with_context(ids[:-1], n_rows)
+    def score_rest(i: int, logits: Tensor) -> None:
+        sums.append(_losses(logits, rest[None, i + 1 :]).sum())
+
+    with eval_mode(model), _precision(model, dtype):
         hidden = model.init_hidden(n_rows - 1)
         if n_rows > 1:
-            hidden = read(contexts, None, hidden)
-        hidden = read(x, ids[1 : x.numel() + 1].reshape(x.shape), first_from_zeros(hidden))
-        rest = ids[x.numel() :]  # the last row reads on
+            hidden = _read(model, contexts, hidden)
+        hidden = _read(model, x, first_from_zeros(hidden), score_rows)
         last = map_hidden(lambda state: state[:, -1:].contiguous(), hidden)
-        read(rest[None, :-1], rest[None, 1:], last)
-    return math.fsum(torch.stack(losses).tolist()) / (len(ids) - 1)
+        _read(model, rest[None, :-1], last, score_rest)  # the last row reads on
+        gap = 0.0
+        if (
+            n_rows > 1 and compared
+        ):  # each row but the first begins once more, where the row before ended
+            again: list[Tensor] = []
+            before = map_hidden(lambda state: state[:, :-1].contiguous(), hidden)
+            _read(
+                model,
+                x[1:, :compared],
+                before,
+                lambda i, logits: again.append(_losses(logits, y[1:, i:])),
+            )
+            gap = (torch.cat(first, 1)[1:, :compared] - torch.cat(again, 1)).mean().item()
+    return Evaluation(math.fsum(torch.stack(sums).tolist()) / (len(ids) - 1), gap)
+
+
+@torch.no_grad()
+def evaluate_pieces(
+    model: CharRNN, ids: Tensor, n_chars: int, dtype: torch.dtype | None = None
+) -> float:
+    """About what ``evaluate`` returns, from ``n_chars`` characters of the text: 64 pieces spread
+    evenly over it, the same ones each time, each after 256 characters that are not scored."""
+    width = -(-n_chars // MOST_ROWS)
+    if len(ids) <= MOST_ROWS * (SHORT_CONTEXT + width):  # no more work, and exact
+        return evaluate(model, ids, dtype)
+    starts = torch.linspace(SHORT_CONTEXT, len(ids) - 1 - width, MOST_ROWS, dtype=torch.float64)
+    rows = ids[starts.long()[:, None] + torch.arange(-SHORT_CONTEXT, width + 1)]
+    contexts, pieces = rows[:, :SHORT_CONTEXT], rows[:, SHORT_CONTEXT:]
+    sums: list[Tensor] = []
+    with eval_mode(model), _precision(model, dtype):
+        hidden = _read(model, contexts, model.init_hidden(MOST_ROWS))
+        _read(
+            model,
+            pieces[:, :-1],
+            hidden,
+            lambda i, logits: sums.append(_losses(logits, pieces[:, i + 1 :]).sum()),
+        )
+    return math.fsum(torch.stack(sums).tolist()) / (MOST_ROWS * width)
+
+
+def _precision(model: CharRNN, dtype: torch.dtype | None) -> torch.autocast:
+    """Autocast to ``dtype``, whatever surrounds it; None: the precision of the weights."""
+    rounded = dtype not in (None, torch.float32)
+    return torch.autocast(model.fc.weight.device.type, dtype, enabled=rounded)
+
+
+def _read(
+    model: CharRNN,
+    x: Tensor,
+    hidden: Hidden,
+    score: Callable[[int, Tensor], object] = lambda i, logits: None,
+) -> Hidden:
+    """Read the ids ``x`` ``[R, T]``, C characters of each row at a time; return the state after
+    them. ``score`` is called with how many were read before, and the logits ``[R, C, V]``."""
+    n_rows, n_labels = len(x), len(model.unique_tokens)
+    chunk = max(1, min(64, MOST_NUMBERS // (n_rows * n_labels)))
+    for i in range(0, x.shape[1], chunk):
+        logits, hidden = model(x[:, i : i + chunk].to(model.fc.weight.device), hidden)
+        score(i, logits.view(n_rows, -1, n_labels))
+    return hidden
+
+
+def _losses(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of each character: logits ``[R, C, V]``, the first C of ``y`` ``[R, T]`` ->
+    ``[R, C]`` nats."""
+    n_rows, length, _ = logits.shape
+    targets = y[:, :length].to(logits.device).long().flatten()
+    losses = F.cross_entropy(logits.float().flatten(0, 1), targets, reduction="none")
+    return losses.view(n_rows, length)

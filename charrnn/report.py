@@ -11,6 +11,7 @@ from tqdm import tqdm
 from charrnn.budget import Budget
 from charrnn.console import Terminal, escape_control_chars
 from charrnn.data import Batches, unlikeness
+from charrnn.evaluation import Evaluation
 from charrnn.generation import sample
 from charrnn.model import CharRNN
 from charrnn.run_files import RunFiles
@@ -19,6 +20,7 @@ from charrnn.train_state import Progress
 
 SHORT = 20_000  # characters
 UNLIKE = 0.3  # nats per character
+LOST = 0.01  # nats per character
 
 
 def duration(seconds: float) -> str:
@@ -122,9 +124,8 @@ class Reporter:
             return
         generator = torch.Generator(model.fc.weight.device).manual_seed(batches.seed)
         text = sample(model, 200, prime, top_k=5, generator=generator)
-        part = f" on its first {progress.val_chars:,} characters" * (
-            progress.val_chars < n_held_out
-        )
+        n_read = progress.val_chars
+        part = f" on {n_read:,} characters from all over it" if n_read < n_held_out else ""
         self.say(
             f"\nstep {progress.step}, epoch {progress.step / batches.per_epoch:.2f}, "
             f"{progress.seconds:.0f} s: train {train_loss:.4f}, held out {val_loss:.4f} nats/char "
@@ -138,18 +139,24 @@ class Reporter:
                 "large; lower --lr or --clip, if the next evaluations do not mend it"
             )
 
-    def end(self, files: RunFiles, val_loss: float | None, progress: Progress) -> None:
-        """The run's figure and what to type next; ``val_loss`` None: a signal ended it."""
+    def end(self, files: RunFiles, final: Evaluation | None, progress: Progress) -> None:
+        """The run's figure and what to type next; ``final`` None: a signal ended it."""
         net, resume, log = (shlex.quote(str(path)) for path in files.paths)
-        if val_loss is None:
+        if final is None:
             self.say(
                 f"stopped at step {progress.step}; go on with: python train.py --resume {resume}"
             )
             return
         self.bar.update(100 - self.bar.n)
-        bits = val_loss / math.log(2)
+        bits = final.loss / math.log(2)
+        if abs(final.cold_start_gap) > LOST:
+            self.say(
+                "the model loses its way where it starts in the middle of a text: characters there "
+                f"cost {final.cold_start_gap:.2f} nats more than when it reads on; train it again "
+                "with another --seed or a lower --lr"
+            )
         self.say(
-            f"best held-out loss {val_loss:.4f} nats/char ({bits:.4f} bits), on all of it: {net}",
+            f"best held-out loss {final.loss:.4f} nats/char ({bits:.4f} bits), on all of it: {net}",
             f"next: python sample.py --ckpt {net}",
             f"how it went: python -m charrnn.curves {log}; to show it: python -m charrnn.share "
             f"--ckpt {net}",

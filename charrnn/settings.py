@@ -157,6 +157,9 @@ ACCELERATOR = NOTEBOOK | {
     "beta2": 0.99,
     "weight_decay": 0.06,
 }
+# what the laptop preset decides by the speed of the machine
+BY_SPEED = {"n_hidden", "n_layers", "batch_size", "seq_length", "drop_prob", "weight_decay", "lr"}
+StepTime = Callable[[int, int, str, int, int], float]
 # small steps: with minutes to spend, the number of updates is what is short
 ROWS, LENGTH = 32, 64  # of a batch, where the text is long enough
 LAPTOP: dict[str, Any] = {
@@ -210,12 +213,13 @@ def resolve_settings(
     given: dict[str, Any],
     on_accelerator: bool,
     n_chars: int,
-    chars_per_minute: Callable[[], float],
+    step_time: StepTime,
 ) -> Settings:
     """Settings from what ``new_settings`` or ``resume_settings`` gave, and the preset for the rest.
 
-    ``n_chars``: of the whole text; ``chars_per_minute``: times how many this machine trains on
-    with one layer of 512. Raises UserError for a value that no run could have.
+    ``n_chars``: of the whole text; ``step_time(n_hidden, n_layers, cell, batch_size, seq_length)``
+    returns how many seconds a training step takes on this machine. Raises UserError for a value
+    that is not allowed.
     """
     preset = given["preset"]
     if preset == "auto":
@@ -223,12 +227,8 @@ def resolve_settings(
     chosen = {"notebook": NOTEBOOK, "laptop": LAPTOP, "accelerator": ACCELERATOR}[preset]
     # more held-out text would not make the figure better, only each evaluation longer
     chosen = one_budget(chosen | {"val_frac": min(0.1, 200_000 / n_chars)}, given)
-    if preset == "laptop":
-        affordable = math.inf
-        by_speed = {"n_layers", "n_hidden", "drop_prob", "weight_decay", "lr"}
-        if chosen["minutes"] and not by_speed <= chosen.keys():
-            affordable = chosen["minutes"] * chars_per_minute()
-        chosen = laptop_defaults(chosen, n_chars, affordable) | chosen
+    if preset == "laptop" and not chosen.keys() >= BY_SPEED:
+        chosen = laptop_defaults(chosen, n_chars, step_time) | chosen
     chosen["preset"] = preset
     check_fields(Settings, chosen, "settings")
     if not (chosen["epochs"] or chosen["minutes"]):
@@ -239,28 +239,38 @@ def resolve_settings(
     return Settings(**chosen)
 
 
-def laptop_defaults(chosen: dict[str, Any], n_chars: int, affordable: float) -> dict[str, Any]:
+def laptop_defaults(chosen: dict[str, Any], n_chars: int, step_time: StepTime) -> dict[str, Any]:
     """What the laptop preset takes for the text and the time there is, from the runs in
-    benchmarks/; ``chosen`` holds the budget and what the user decided, ``affordable``: how many
-    characters one layer of 512 could read in the minutes, infinite without them.
+    benchmarks/; ``chosen`` holds the budget and what the user decided.
 
-    A short text needs fewer and shorter rows.
+    A short text needs fewer and shorter rows. The size follows from the speed of one layer of 512,
+    dropout and learning rate from that of the model itself.
     """
-    n_hidden, n_layers = laptop_size(n_chars, affordable, chosen["epochs"] or 0)
-    size = {"n_hidden": n_hidden, "n_layers": n_layers}
-    size |= {name: chosen[name] for name in size.keys() & chosen.keys()}
     n_train = n_chars - round(n_chars * chosen["val_frac"])
-    epochs = min(chosen["epochs"] or math.inf, affordable / cost(**size) / n_train)
     seq_length = chosen.get("seq_length", max(1, min(LENGTH, n_train // 8)))
-    rows = min(ROWS, n_train // (4 * (seq_length + 1)))
-    batch_size = chosen.get("batch_size", max(1, rows))
+    batch_size = chosen.get("batch_size", max(1, min(ROWS, n_train // (4 * (seq_length + 1)))))
     per_epoch = n_train / (batch_size * seq_length)
+    seconds = 60 * chosen["minutes"] if chosen["minutes"] else math.inf
+    n_hidden, n_layers = chosen.get("n_hidden"), chosen.get("n_layers")
+    if n_hidden is None or n_layers is None:
+        affordable = math.inf
+        if chosen["minutes"]:
+            affordable = ROWS * LENGTH * seconds / step_time(512, 1, "lstm", ROWS, LENGTH)
+        size = laptop_size(n_chars, affordable, chosen["epochs"] or 0)
+        n_hidden, n_layers = n_hidden or size[0], n_layers or size[1]
+    steps = chosen["epochs"] * per_epoch if chosen["epochs"] else math.inf
+    if chosen["minutes"]:
+        itself = n_hidden, n_layers, chosen["cell"], batch_size, seq_length
+        steps = min(steps, seconds / step_time(*itself))
+    epochs = steps / per_epoch
     # the fewer steps, the larger they must be
-    lr = round(min(0.034, max(0.004, 0.17 * (epochs * per_epoch) ** -0.25)), 4)
+    lr = round(min(0.034, max(0.004, 0.17 * steps**-0.25)), 4)
     # hidden matrices forget a short text in 1.5 epochs (Wang and Aitchison 2024, arXiv:2405.13698:
     # a constant number of epochs, whatever the length)
     weight_decay = 1 / (1.5 * per_epoch * LAPTOP["muon_scale"] * lr)
-    return size | {
+    return {
+        "n_hidden": n_hidden,
+        "n_layers": n_layers,
         "batch_size": batch_size,
         "seq_length": seq_length,
         "drop_prob": round(min(0.3, epochs / 40), 2),

@@ -6,7 +6,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charrnn import CharRNN, Vocabulary, evaluate, get_batches
-from charrnn.evaluation import CONTEXT, first_from_zeros, rows_with_context
+from charrnn.evaluation import (
+    CONTEXT,
+    evaluate_all,
+    evaluate_pieces,
+    first_from_zeros,
+    rows_with_context,
+)
 from charrnn.model import CELLS, detach
 
 TOKENS = tuple("\n abcdefgh")
@@ -164,3 +170,54 @@ def test_rows_and_what_stands_before_them() -> None:
     state = first_from_zeros((torch.ones(2, 3, 4), torch.ones(2, 3, 4)))
     expected = torch.tensor([0.0, 1, 1, 1])[None, :, None].expand(2, 4, 4)
     assert torch.equal(state[0], expected) and torch.equal(state[1], expected)
+
+
+class Lost(nn.Module):
+    """Costs ``late`` nats a character where it began to read fewer than ``n_lost`` characters ago,
+    else ``usual``."""
+
+    def __init__(self, n_lost: int, usual: float, late: float) -> None:
+        super().__init__()
+        self.fc, self.unique_tokens = nn.Linear(1, 2), range(2)
+        self.n_lost, self.costs = n_lost, torch.tensor([late, usual])
+
+    def init_hidden(self, n: int) -> Tensor:
+        return torch.zeros(1, n, 1)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        read = hidden[0] + torch.arange(x.shape[1])
+        p = (-self.costs[(read >= self.n_lost).long()]).exp().flatten()
+        return torch.stack((p, 1 - p), dim=1).log(), hidden + x.shape[1]
+
+
+def test_a_model_that_loses_its_way_after_a_cold_start_is_found() -> None:
+    ids = torch.zeros(40_000, dtype=torch.uint8)
+    assert evaluate_all(Lost(1000, 1.0, 3.0), ids).cold_start_gap == pytest.approx(0, abs=1e-5)
+    found = evaluate_all(Lost(1024 + 64, 1.0, 3.0), ids)  # 64 of the 256 compared
+    assert found.cold_start_gap == pytest.approx(2.0 * 64 / 256, abs=1e-5)
+    assert found.loss == evaluate(Lost(1024 + 64, 1.0, 3.0), ids)
+    assert evaluate_all(Lost(9, 1.0, 3.0), ids[:3000]).cold_start_gap == 0  # one row
+
+
+@pytest.mark.parametrize("n", [60_000, 200_003])
+def test_pieces_are_spread_evenly_and_each_is_read_after_its_context(n: int) -> None:
+    model, ids = Counting(251), torch.arange(n) % 251
+    losses = (ids[:-1] + 1).double().log()
+    # 64 pieces of 313, the first after 256 characters, the last up to the end
+    first, last = 256, n - 1 - 313
+    starts = [int(first + (last - first) * i / 63) for i in range(64)]
+    expected = torch.cat([losses[i : i + 313] for i in starts]).mean().item()
+    assert evaluate_pieces(model, ids.to(torch.uint8), 20_000) == pytest.approx(expected, abs=1e-6)
+    assert model.read == 64 * (256 + 313)
+
+
+def test_pieces_of_a_short_text_are_all_of_it() -> None:
+    model, ids = make(), words(5000)
+    assert evaluate_pieces(model, ids, 20_000) == evaluate(model, ids)
+
+
+def test_pieces_say_about_what_the_whole_does(trained: CharRNN) -> None:
+    parts = [words(9000), torch.full((30_000,), 3), words(4000)]  # of different kinds
+    ids = torch.cat(parts)
+    whole, pieces = evaluate(trained, ids), evaluate_pieces(trained, ids, 20_000)
+    assert pieces == pytest.approx(whole, abs=0.02)

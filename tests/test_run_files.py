@@ -134,12 +134,12 @@ def test_a_model_to_start_from_is_never_written_to(tmp_path: Path, ckpt: str) ->
 
 def test_models_kept_on_the_way_are_an_earlier_runs_too(tmp_path: Path) -> None:
     folder, data = tmp_path / "run", [write_text(tmp_path)]
-    tiny(folder, data=data, keep="all")
+    tiny(folder, data=data, keep="all", epochs=3)
     first = contents(folder)
     kept = sorted(name for name in first if ".step" in name)
     assert len(kept) == 5
     for n in (2, 3):
-        tiny(folder, data=data, keep="all", seed=n)
+        tiny(folder, data=data, keep="all", epochs=3, seed=n)
     last = contents(folder)
     assert len(last) == 3 * len(first)
     for name, raw in first.items():
@@ -203,7 +203,7 @@ def test_stopped_before_the_first_evaluation_there_is_a_model_to_sample(
 
 
 def test_a_lost_model_is_said_and_saved_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run_stopped_at(tmp_path, 50, epochs=2)
+    run_stopped_at(tmp_path, 100, epochs=3)
     (tmp_path / "rnn.net").unlink()
     assert go_on(tmp_path).status == 0
     out = capsys.readouterr().out
@@ -301,7 +301,7 @@ def test_a_model_saved_just_before_a_kill_counts(tmp_path: Path) -> None:
     progress = load_dict(tmp_path / "rnn.resume")["state"]["progress"]
     assert net["val_loss"] < progress["best"] and net["step"] > progress["step"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "evaluate", lambda *_: net["val_loss"] + 1e-6)  # a little worse
+        patch.setattr(train, "evaluate_pieces", lambda *_: net["val_loss"] + 1e-6)  # a little worse
         assert go_on(tmp_path).status == 0
     assert load_dict(tmp_path / "rnn.net")["step"] == net["step"]
     assert load_dict(tmp_path / "rnn.resume")["state"]["progress"]["best"] == net["val_loss"]

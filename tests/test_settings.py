@@ -3,6 +3,7 @@
 import re
 from itertools import accumulate, chain, repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,17 +16,25 @@ from charrnn.settings import (
     PRESETS,
     Settings,
     check_fields,
+    cost,
     new_settings,
     resolve_settings,
     resume_settings,
 )
 
 SPEED = 2.1e6  # characters a minute, of one layer of 512
+
+
+def step_time(n_hidden: int, n_layers: int, cell: str, batch_size: int, seq_length: int) -> float:
+    """Seconds, on a machine with this speed."""
+    return 60 * batch_size * seq_length / SPEED * cost(n_hidden, n_layers)
+
+
 README = Path(__file__).parent.parent / "README.md"
 
 
 def resolve(n_chars: int = 2_000_000, on_accelerator: bool = False, **given: object) -> Settings:
-    return resolve_settings(new_settings(given, None), on_accelerator, n_chars, lambda: SPEED)
+    return resolve_settings(new_settings(given, None), on_accelerator, n_chars, step_time)
 
 
 def test_auto_is_laptop_on_a_cpu_and_the_notebooks_size_on_an_accelerator() -> None:
@@ -94,11 +103,31 @@ def test_characters_are_hidden_where_dropout_is_high_and_targets_smoothed() -> N
 
 
 def test_a_slow_moment_does_not_decide_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    # the clock is read before and after each step
-    clock = accumulate(chain.from_iterable((0.0, s) for s in chain([0.4] * 3, repeat(0.1))))
+    # the clock is read before and after the first step, then around each four
+    clock = accumulate(chain.from_iterable((0.0, s) for s in chain([1.4] + [0.9] * 2, repeat(0.1))))
     monkeypatch.setattr(budget.time, "perf_counter", lambda: next(clock))
-    speed = budget.chars_per_minute(torch.device("cpu"), torch.float32)
-    assert speed == pytest.approx(60 * 32 * 64 / 0.1)
+    seconds = budget.seconds_per_step(
+        9, torch.device("cpu"), torch.float32, 8, 1, "lstm", 2, 4, at_least=2.5
+    )
+    assert seconds == pytest.approx(0.1 / 4)
+
+
+def test_dropout_and_rate_follow_from_the_speed_of_the_model_itself() -> None:
+    """A small model is slower than its size says: the step has a fixed cost."""
+
+    def slow(n_hidden: int, *others: Any) -> float:
+        return max(0.05, step_time(n_hidden, *others))
+
+    settings = resolve_settings(new_settings({"n_hidden": 64}, None), False, 2_000_000, slow)
+    steps = 120 / 0.05
+    assert settings.drop_prob == round(steps * 32 * 64 / 1_800_000 / 40, 2)
+    assert settings.lr == round(0.17 * steps**-0.25, 4)
+    asked = []
+    given = {"n_hidden": 64, "n_layers": 2, "cell": "gru", "batch_size": 8}
+    resolve_settings(
+        new_settings(given, None), False, 2_000_000, lambda *size: asked.append(size) or 1.0
+    )
+    assert asked == [(64, 2, "gru", 8, 64)]  # the size is not to be chosen
 
 
 def test_a_short_text_gets_batches_that_fit() -> None:

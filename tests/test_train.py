@@ -37,6 +37,7 @@ from charrnn.console import catch_signals
 from charrnn.corpus import load_corpus
 from charrnn.data import Batches, split_text
 from charrnn.errors import UserError
+from charrnn.evaluation import Evaluation
 from charrnn.files import locked
 from charrnn.model import detach
 from charrnn.settings import new_settings, resolve_settings
@@ -318,7 +319,7 @@ def test_fine_tuning_keeps_what_was_learned(
     source = CharRNN(tuple("\nabcz"), 12, 2, 0.3)
     save_checkpoint(tmp_path / "old.net", source)
     models: list[CharRNN] = []
-    monkeypatch.setattr(train, "seconds_per_step", lambda model, *_: models.append(model) or 1 / 0)
+    monkeypatch.setattr(train, "make_optimizers", lambda model, *_: models.append(model) or 1 / 0)
     with pytest.raises(ZeroDivisionError):  # before the first step
         run_in(tmp_path, init_from=str(tmp_path / "old.net"))
     (model,) = models
@@ -362,7 +363,7 @@ def test_patience_ends_a_run_and_every_model_can_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 2.0, 2.5, 2.4, 2.2, 1.0, 1.0, 1.0])
-    monkeypatch.setattr(train, "evaluate", lambda *_: next(losses))
+    monkeypatch.setattr(train, "evaluate_pieces", lambda *_: next(losses))
     run_in(tmp_path, epochs=8, patience=3, keep="all")
     log = evaluations(tmp_path)
     assert [line["val_loss"] for line in log] == [3.0, 2.0, 2.5, 2.4, 2.2]
@@ -469,7 +470,7 @@ def test_a_row_that_starts_cold_has_a_state_of_zeros(
 
 def test_the_notebook_carries_every_state() -> None:
     given = new_settings({"preset": "notebook"}, None)
-    assert resolve_settings(given, False, 10**6, lambda: 1e6).cold_starts == 0.0
+    assert resolve_settings(given, False, 10**6, lambda *size: 1.0).cold_starts == 0.0
 
 
 def test_installed_it_has_its_name_version_and_dependencies() -> None:
@@ -478,3 +479,18 @@ def test_installed_it_has_its_name_version_and_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     assert sorted(needed) == sorted((ROOT / "requirements.txt").read_text().split("\n")[:-1])
+
+
+@pytest.mark.parametrize(("gap", "is_lost"), [(0.009, False), (0.27, True)])
+def test_a_model_that_loses_its_way_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    gap: float,
+    is_lost: bool,
+) -> None:
+    monkeypatch.setattr(train, "evaluate_all", lambda *_: Evaluation(1.0, gap))
+    run_in(tmp_path, epochs=1)
+    out = capsys.readouterr().out
+    assert ("the model loses its way" in out) == is_lost
+    assert ("cost 0.27 nats more" in out and "--seed" in out) == is_lost
