@@ -11,6 +11,7 @@ import charrnn.start  # noqa: F401, before torch
 import math
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -94,14 +95,17 @@ def train(resume: str | None = None, **given: Any) -> Trained:
     keep_freed_memory()
     dist = Distributed()  # a process alone, unless torchrun started several
     files = RunFiles(given.get("ckpt", "rnn.net"), resume, dist.is_main)
-    with files.locked(), catch_signals() as caught, Reporter(dist.is_main) as report:
+    with files.locked(), ExitStack() as stack, Reporter(dist.is_main) as report:
         # settings and text
         saved = dist.from_main(files.load_resume) if resume else None
         path = given.get("init_from")
         source = dist.from_main(lambda: load_checkpoint(path)) if path else None
         given = resume_settings(saved["settings"], given) if saved else new_settings(given, source)
         fingerprint = saved["fingerprint"] if saved else None  # of the text that it must be
-        corpus = load_corpus(given["data"], given["min_count"], given["encoding"], fingerprint)
+        known = saved["files"] if saved else ()
+        how = given["min_count"], given["encoding"], fingerprint, known
+        corpus = load_corpus(given["data"], *how)
+        caught = stack.enter_context(catch_signals())  # until here a signal simply ends the program
         device = dist.place(pick_device(given["device"]))
         dtype = pick_dtype(given["dtype"], device)  # of the products; what is kept is float32
         # one process decides for all, since each would measure another speed

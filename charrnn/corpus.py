@@ -9,6 +9,7 @@ import pydoc_data.topics
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,10 +26,11 @@ from charrnn.files import atomic_file, scratch_file
 from charrnn.sources import (
     BLOCK,
     STDIN,
+    Identity,
+    LeftOut,
     Source,
-    find_files,
-    fingerprint_of,
-    open_source,
+    find_sources,
+    identify,
     read_text,
 )
 
@@ -51,28 +53,29 @@ class Corpus:
 
     ids: Tensor
     vocabulary: Vocabulary
-    fingerprint: str  # the same only for the same text, read in the same way
+    fingerprint: str  # the same only for the same text
     paths: list[Path]  # the files read, which nothing may be written to
     notes: list[str]  # what was left out or read otherwise than one might expect, in sentences
+    name: str = ""  # what --data named
+    files: tuple[str, ...] = ()  # names of texts found in folders, within these
 
-    def encode_with(self, tokens: tuple[str, ...], start: int = 0) -> Tensor:
-        """Ids from ``start`` on for a model with these tokens; a long text's are in a file again.
+    def encode_with(self, tokens: tuple[str, ...]) -> Tensor:
+        """The ids for a model with these tokens, in a file again.
 
         Raises UserError that names the characters the model does not know.
         """
-        ids = self.ids[start:]
         if tokens == self.vocabulary.tokens:
-            return ids
-        seen = np.zeros(len(self.vocabulary), bool)
-        for block in ids.split(BLOCK):
-            seen[block.numpy()] = True
-        present = seen.nonzero()[0].tolist()
-        table = np.zeros(len(self.vocabulary), _dtype(len(tokens)))
-        table[present] = Vocabulary(tokens).encode(self.vocabulary.decode(present))
-        with scratch_file(_scratch_folder(self.paths, len(ids))) as file:
-            for block in ids.split(BLOCK):
-                file.write(table[block.numpy()].tobytes())
-            return _map(file, len(tokens), 0)
+            return self.ids
+        table = Vocabulary(tokens).encode("".join(self.vocabulary.tokens)).numpy()
+        table = table.astype(_dtype(len(tokens)))
+        return self.save_ids((table[ids.numpy()] for ids in self.ids.split(BLOCK)), len(tokens))
+
+    def save_ids(self, blocks: Iterable[np.ndarray], n_tokens: int) -> Tensor:
+        """Other ids, below ``n_tokens``, mapped from a temporary file."""
+        with scratch_file(_scratch_folder(self.paths, len(self.ids))) as file:
+            for block in blocks:
+                file.write(block.astype(_dtype(n_tokens), copy=False).tobytes())
+            return _map(file, n_tokens, 0)
 
 
 def load_corpus(
@@ -80,51 +83,71 @@ def load_corpus(
     min_count: int = 1,
     encoding: str = "utf-8",
     fingerprint: str | None = None,
+    known: tuple[str, ...] = (),
+    own: Iterable[tuple[str, str]] = (),
 ) -> Corpus:
     """The text that ``--data`` names: None is Anna Karenina, ``python-docs`` needs no file at all.
 
     Several files are read one after the other, a folder in the order of its files' names, each
     file beginning on a new line; ``-`` is stdin. Characters seen less than ``min_count`` times
-    become U+FFFD. ``fingerprint``: that of the text which it must be.
+    become U+FFFD. ``fingerprint``: that of the text which it must be; ``known``: which files of a
+    folder that text has. ``own``: encodings and fingerprints; a text that has one of these when
+    read in the encoding beside it is read so.
 
     Raises UserError, before anything is written, for what cannot be read as text in this encoding,
     is another text than it must be, or has too many distinct characters; and as ``download`` does.
     """
     encoding = check_encoding(encoding)
-    notes: list[str] = []
     if data == ["python-docs"]:
         topics = pydoc_data.topics.topics
         docs = "\n".join(topics[name] for name in sorted(topics)).encode()
-        sources, paths = [Source("python-docs", io.BytesIO(docs))], []
+        sources, left_out = [Source("python-docs", io.BytesIO(docs))], {}
     else:
         if not data and not ANNA.exists():
             download(ANNA_URL, ANNA, ANNA_BYTES, ANNA_SHA256)
-        sources = [open_source(name) for name in find_files(data or [str(ANNA)], notes)]
-        paths = [Path(STDIN[1] if source.name == "-" else source.name) for source in sources]
-    found, size, has_grown = fingerprint_of(sources, f"{min_count} {encoding}", fingerprint)
-    if fingerprint not in (None, found):
+        sources, left_out = find_sources(data or [str(ANNA)], fingerprint, known)
+    name = " ".join(data or [str(ANNA)])
+    encoding, text = _own_text(sources, left_out, own) or (
+        encoding,
+        identify(sources, left_out, encoding, fingerprint),
+    )
+    if fingerprint not in (None, text.fingerprint):
         raise UserError(
-            f"{sources[0].name}: not the text of that run{', but longer' if has_grown else ''}; a "
+            f"{name}: not the text of that run{', but longer' if text.has_grown else ''}; a "
             "run goes on with its own text only: start a new one, with --init-from for its weights"
         )
-
-    folder = _scratch_folder(paths, size)
-    decoded: list[str] = []  # notes on that
+    paths = [Path(STDIN[1] if source.name == "-" else source.name) for source in text.sources]
+    paths = [] if data == ["python-docs"] else paths
+    folder = _scratch_folder(paths, text.size)
+    key = text.fingerprint if min_count == 1 else f"{min_count}-{text.fingerprint}"
 
     def encode(file: BinaryIO) -> None:
-        header = {"fingerprint": found, "notes": decoded}
-        _encode(read_text(sources, encoding, decoded), min_count, header, file, folder)
+        _encode(read_text(text.sources, encoding), min_count, key, file, folder)
 
-    if size > IN_MEMORY and not any(source.copy for source in sources):
+    notes = [*text.notes]
+    if text.size > IN_MEMORY and not any(source.copy for source in text.sources):
         first = paths[0].resolve()
-        cache = first.with_name(f"{first.name}.{found[:16]}.ids")
-        ids, header = _from_cache(cache, found, encode, notes)
+        cache = first.with_name(f"{first.name}.{key[:16]}.ids")
+        ids, tokens = _from_cache(cache, key, encode, notes)
     else:
         with scratch_file(folder) as file:
             encode(file)
-            ids, header = _open_encoded(file)
-    notes += header["notes"]
-    return Corpus(ids, Vocabulary(tuple(header["tokens"])), found, paths, notes)
+            ids, tokens = _open_encoded(file)
+    files = tuple(os.path.relpath(s.name, s.folder) for s in text.sources if s.folder)
+    return Corpus(ids, Vocabulary(tokens), text.fingerprint, paths, notes, name, files)
+
+
+def _own_text(
+    sources: list[Source], left_out: LeftOut, own: Iterable[tuple[str, str]]
+) -> tuple[str, Identity] | None:
+    """The first of these encodings in which the text has the fingerprint beside it."""
+    for encoding, fingerprint in own:
+        with suppress(UserError):  # cannot be read so
+            encoding = check_encoding(encoding)
+            text = identify(sources, left_out, encoding, fingerprint)
+            if text.fingerprint == fingerprint:
+                return encoding, text
+    return None
 
 
 def _scratch_folder(paths: list[Path], size: int) -> Path | None:
@@ -137,7 +160,7 @@ def _scratch_folder(paths: list[Path], size: int) -> Path | None:
 
 def _from_cache(
     cache: Path, fingerprint: str, encode: Callable[[BinaryIO], None], notes: list[str]
-) -> tuple[Tensor, dict[str, Any]]:
+) -> tuple[Tensor, tuple[str, ...]]:
     """What ``encode`` writes, from an earlier run if it did so. Raises UserError: no room."""
     try:
         if cache.is_file():  # a FIFO would block
@@ -161,11 +184,12 @@ def _from_cache(
 def _encode(
     blocks: Iterable[str],
     min_count: int,
-    header: dict[str, Any],
+    fingerprint: str,
     file: BinaryIO,
     folder: Path | None,
 ) -> None:
-    """Write ``header``, tokens and the ids' number and checksum as a line of JSON, then the ids.
+    """Write ``fingerprint``, tokens and the ids' number and checksum as a line of JSON, then the
+    ids.
 
     The text passes by only once.
     """
@@ -186,7 +210,8 @@ def _encode(
         tokens, ids = np.unique(kept, return_inverse=True)
         _refuse_many(len(tokens), MOST_TOKENS)
         ids = ids.astype(_dtype(len(tokens)))
-        header = header | {"tokens": list(map(chr, tokens)), "n_ids": int(counts.sum())}
+        header = {"fingerprint": fingerprint, "tokens": list(map(chr, tokens))}
+        header["n_ids"] = int(counts.sum())
         checksum = 0
         file.write(_header_line(header, checksum))
         places_file.seek(0)
@@ -217,14 +242,12 @@ def _is_whole(file: BinaryIO, fingerprint: str) -> bool:
     """Whether a file is what ``_encode`` wrote of the text with this fingerprint, every byte."""
     try:
         header = json.loads(file.readline(LONGEST_HEADER))
-        tokens, notes, n_ids = header["tokens"], header["notes"], header["n_ids"]
+        tokens, n_ids = header["tokens"], header["n_ids"]
         fits = (
             header["fingerprint"] == fingerprint
             and 0 < len(tokens) <= MOST_TOKENS
             and tokens == sorted(set(tokens))
             and all(len(token) == 1 for token in tokens)
-            and isinstance(notes, list)
-            and all(isinstance(note, str) for note in notes)
         )
         dtype = np.dtype(_dtype(len(tokens)))
         length = os.fstat(file.fileno()).st_size - file.tell()
@@ -241,11 +264,11 @@ def _is_whole(file: BinaryIO, fingerprint: str) -> bool:
         return False
 
 
-def _open_encoded(file: BinaryIO) -> tuple[Tensor, dict[str, Any]]:
-    """The ids and the header that ``_encode`` wrote."""
+def _open_encoded(file: BinaryIO) -> tuple[Tensor, tuple[str, ...]]:
+    """The ids and the tokens that ``_encode`` wrote."""
     file.seek(0)
-    header = json.loads(file.readline())
-    return _map(file, len(header["tokens"]), file.tell()), header
+    tokens = tuple(json.loads(file.readline())["tokens"])
+    return _map(file, len(tokens), file.tell()), tokens
 
 
 def _map(file: BinaryIO, n_tokens: int, start: int) -> Tensor:

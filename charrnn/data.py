@@ -12,6 +12,7 @@ from charrnn.errors import UserError
 
 LONG_ROW = 1 << 17  # characters; longer rows are not read from end to end, but in segments
 SEGMENT = 64  # batches
+MOST_LINES = 1 << 26  # characters of a text that is split by lines, in memory
 UNKNOWN = "\ufffd"  # stands for rare characters in a vocabulary made with --min-count
 
 
@@ -73,7 +74,8 @@ def split_text(
     """(training ids, held-out ids): held out are the last ``val_frac`` of the text, or, with
     ``val_split`` "lines" and ids of ``tokens``, as much in lines from all over it, by ``seed``.
 
-    Raises UserError when either part would hold fewer than the 2 characters a prediction needs.
+    Raises UserError when either part would hold fewer than the 2 characters a prediction needs,
+    and for lines of a text of more than ``MOST_LINES`` characters.
     """
     n_val = round(len(ids) * val_frac)
     if n_val < 2 or len(ids) - n_val < 2:
@@ -83,9 +85,14 @@ def split_text(
         )
     if val_split == "end":
         return ids[:-n_val], ids[-n_val:]
-    newline = tokens.index("\n") if "\n" in tokens else -1
-    ends = (ids == newline).nonzero().flatten() + 1
-    ends = torch.cat((ends, torch.tensor([len(ids)]))).unique()  # the last line may have no end
+    if len(ids) > MOST_LINES:
+        raise UserError(
+            f"--val-split lines: {len(ids):,} characters are more than the {MOST_LINES:,} whose "
+            "lines fit into memory; use --val-split end"
+        )
+    ends = torch.tensor([len(ids)])  # the last line may have no end
+    if "\n" in tokens:
+        ends = torch.cat(((ids == tokens.index("\n")).nonzero().flatten() + 1, ends)).unique()
     lengths = ends.diff(prepend=torch.tensor([0]))
     order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed))
     chosen = torch.zeros(len(ends), dtype=torch.bool)

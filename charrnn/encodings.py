@@ -21,8 +21,10 @@ COMMON = (  # of two that fit equally well, the first is suggested first
 def check_encoding(name: str) -> str:
     """Python's own name of an encoding. Raises UserError where it knows no such one of text."""
     try:
-        " ".encode(name)
-        codecs.getincrementaldecoder(name)
+        raw = "a\u00e9\u0436b\n".encode(name, "ignore")
+        decoder = codecs.getincrementaldecoder(name)()
+        if decoder.decode(raw[:2]) + decoder.decode(raw[2:], final=True) != raw.decode(name):
+            raise LookupError  # a text in blocks would be another one, as with punycode
         return codecs.lookup(name).name
     except (LookupError, ValueError):  # ValueError: "undefined", or no name at all
         raise UserError(

@@ -1,22 +1,35 @@
 """How well a model predicts a text: lines of JSON with the loss, and a page of its surprise."""
 
+import codecs
 import json
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from charrnn.cli import Number, Parser, command
 from charrnn.console import say
+from charrnn.encodings import check_encoding, recognise
 from charrnn.errors import UserError
 from charrnn.evaluation import evaluate
 from charrnn.files import check_output
-from charrnn.generation import default_prime
+from charrnn.generation import default_prime, next_char_probabilities
 from charrnn.page import write_page
-from charrnn.reading import Model, add_reading_flags, load_model, read_corpus, read_text
+from charrnn.reading import (
+    Model,
+    Reader,
+    add_reading_flags,
+    in_form,
+    load_model,
+    read_corpus,
+    read_text,
+)
+from charrnn.sources import read_stream
 from charrnn.surprise import predict, surprise_page
 
 
@@ -55,34 +68,56 @@ def plain(value: object, depth: int = 4) -> Any:
     return f"<{type(value).__name__}>"
 
 
-def score_line(model: Model, line: str, top: int) -> dict[str, Any]:
-    """The loss of a line of text that begins where a line does: after a newline, if the model has
-    one. Characters that the model never saw are left out and counted."""
-    net = model.net
-    known = [char for char in line if char in net.char2int]
-    ids = torch.tensor([net.char2int[char] for char in [default_prime(net), *known]])
-    bits = predict(net, ids).bits.tolist() if known else []
-    total = math.fsum(bits)
-    scored: dict[str, Any] = {"loss": None, "bpc": None, "bits": total, "chars": len(known)}
-    if known:
-        scored |= {"loss": total * math.log(2) / len(known), "bpc": total / len(known)}
-    scored["left_out"] = len(line) - len(known)
-    if top:
-        with torch.no_grad():
-            logits, _ = net(ids[None].to(net.fc.weight.device), net.init_hidden(1))
-        p, best = logits[-1].float().softmax(dim=0).topk(min(top, logits.shape[1]))
-        likeliest = (net.unique_tokens[i] for i in best.tolist())
-        scored["top"] = dict(zip(likeliest, p.tolist(), strict=True))
-    return scored
+def score_line(reader: Reader, line: str, top: int, end: bool) -> Iterator[dict[str, Any]]:
+    """The loss of a line of text for each model, read as after a line end; ``end``: that of the
+    line end behind it as well.
+
+    A character that a model never saw and has no U+FFFD for costs what the least likely one costs
+    there, and is not read.
+    """
+    form, unseen = reader.best_form(lambda: [line])
+    points = np.concatenate(list(in_form([line + "\n" * end], form)))
+    for model, table in zip(reader.models, reader.tables, strict=True):
+        net, ids = model.net, table[points]
+        read = ids >= 0
+        # one more at the end, so that the model says what it expects after the last character
+        begin = net.char2int[default_prime(net)]
+        found = predict(net, torch.from_numpy(np.concatenate(([begin], ids[read], [0]))))
+        # of each character: how many are read before it, and with those what it costs
+        before = read.cumsum() - read
+        bits = np.where(read, found.bits[before], found.most_bits[before])
+        total = math.fsum(bits.tolist())
+        scored: dict[str, Any] = {"ckpt": model.path} if len(reader.models) > 1 else {}
+        scored |= {"loss": None, "bpc": None, "bits": total, "chars": len(points)}
+        if len(points):
+            scored |= {"loss": total * math.log(2) / len(points), "bpc": total / len(points)}
+        scored["unknown"] = sum(map(unseen.get, unseen.keys() - net.char2int.keys()))
+        if top:
+            known = "".join(net.unique_tokens[i] for i in [begin, *ids[read].tolist()])
+            scored["top"] = dict(islice(next_char_probabilities(net, known).items(), top))
+        yield scored
 
 
-def score_lines(model: Model, texts: list[str], top: int) -> None:
-    """A line of JSON for each text, or for each line of standard input."""
-    lines: Iterable[str] = texts
-    if texts == ["-"]:
-        lines = (line.removesuffix("\n") for line in sys.stdin)
-    for line in lines:
-        print_json(score_line(model, line, top))
+def lines_of_stdin(encoding: str) -> Iterator[str]:
+    """The lines of standard input as they come; bytes that are no text become U+FFFD.
+
+    Raises UserError for one that is closed or a device.
+    """
+    rest, decoder = "", None
+    for raw in chain(read_stream(0, "--text -"), [b""]):
+        decoder = decoder or codecs.getincrementaldecoder(recognise(raw, encoding))("replace")
+        *lines, rest = (rest + decoder.decode(raw, final=not raw)).split("\n")
+        yield from (line.removesuffix("\r") for line in lines)
+    if rest:
+        yield rest
+
+
+def score_lines(models: list[Model], args: Namespace) -> None:
+    """A line of JSON for each text, or for each line of standard input, and each model."""
+    encoding, reader = check_encoding(args.encoding or "utf-8"), Reader(models)
+    for line in lines_of_stdin(encoding) if args.text == ["-"] else args.text:
+        for scored in score_line(reader, line, args.top, args.end):
+            print_json(scored)
 
 
 def score_text(models: list[Model], args: Namespace) -> None:
@@ -126,6 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     top = Number(int, 0, 1000)
     likeliest = "with --text: the N likeliest next characters"
     p.add_argument("--top", metavar="N", type=top, default=0, help=likeliest)
+    p.add_argument("--end", action="store_true", help="with --text: score each line's end as well")
     p.add_argument("--info", action="store_true", help="print what the checkpoint says of its run")
     args = p.parse_args(argv)
     if len(args.ckpt) > 2:
@@ -134,15 +170,17 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("--text is scored alone; leave out --data and --surprise")
     if args.top and not args.text:
         raise UserError("--top N needs --text: the characters likely after it")
+    if args.end and not args.text:
+        raise UserError("--end needs --text: the end of each line is scored")
     if args.surprise is not None:
         check_output(args.surprise, inputs=[*args.ckpt, *(args.data or [])], special=True)
     models = [load_model(path, args.device) for path in args.ckpt]
-    for model in models:
-        if args.info:
+    if args.info:
+        for model in models:
             print_json(describe(model))
-        elif args.text:
-            score_lines(model, args.text, args.top)
-    if not args.info and not args.text:
+    elif args.text:
+        score_lines(models, args)
+    else:
         score_text(models, args)
 
 

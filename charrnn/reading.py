@@ -1,18 +1,23 @@
 """Checkpoints and a text for the programs that look at models reading: which part of the text, as
 which ids, and what had to be left out."""
 
+import os
+import unicodedata
 from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from charrnn.checkpoint import build_model, load_dict
 from charrnn.cli import Parser
+from charrnn.console import brief
 from charrnn.corpus import ANNA, Corpus, load_corpus
-from charrnn.data import UNKNOWN, split_text
+from charrnn.data import UNKNOWN, code_points, split_text
 from charrnn.device import pick_device
 from charrnn.errors import UserError
 from charrnn.model import CharRNN
@@ -49,10 +54,28 @@ class Model:
         val_frac = self.checkpoint.get("val_frac", 0.1)
         return val_frac if isinstance(val_frac, float) and 0 < val_frac < 1 else 0.1
 
+    def own_text(self) -> tuple[str, str]:
+        """The encoding and the fingerprint of the text of its training; "" for one it lacks."""
+        known = self.checkpoint.get("fingerprint")
+        return self.setting("encoding", str, "utf-8"), known if isinstance(known, str) else ""
+
+    def text_name(self) -> str:
+        """The name of the text of its training; "" if the checkpoint does not say."""
+        text = self.checkpoint.get("text")
+        name = text.get("name") if isinstance(text, dict) else None
+        return name if isinstance(name, str) else ""
+
+    def how_split(self) -> tuple[str, float, int]:
+        """What decided which part of its text training held out: --val-split, the share, and for
+        lines the seed."""
+        val_split = self.setting("val_split", str, "end")
+        seed = self.setting("seed", int, 0) % 2**63 if val_split == "lines" else 0
+        return val_split, self.val_frac(), seed
+
     def held_out(self, corpus: Corpus) -> Tensor:
         """The ids of what training held out of this text. Raises UserError as split_text does."""
-        how = self.setting("val_split", str, "end"), self.setting("seed", int, 0) % 2**63
-        return split_text(corpus.ids, self.val_frac(), corpus.vocabulary.tokens, *how)[1]
+        val_split, val_frac, seed = self.how_split()
+        return split_text(corpus.ids, val_frac, corpus.vocabulary.tokens, val_split, seed)[1]
 
 
 @dataclass(frozen=True)
@@ -72,9 +95,9 @@ def add_reading_flags(p: Parser) -> None:
         "--data",
         metavar="PATH",
         nargs="+",
-        help="texts, a folder, or python-docs (default: data/anna.txt, downloaded once)",
+        help="texts, a folder, or python-docs (default: the text the model was trained on)",
     )
-    encoding = "of the texts (default: as in the model's training, else utf-8)"
+    encoding = "of the texts (default: utf-8; the model's own text is recognised in any)"
     p.add_argument("--encoding", metavar="NAME", help=encoding)
     p.add_argument(
         "--split",
@@ -93,44 +116,72 @@ def load_model(path: str, device: str) -> Model:
 
 
 def read_corpus(args: Namespace, models: list[Model]) -> Corpus:
-    """The text that the flags name, read as the first model's was, so that it is recognised.
+    """The text that the flags name, or else the first model's own, which is recognised in the
+    encoding of its training.
 
-    Raises UserError as load_corpus does.
+    Raises UserError as load_corpus does, and where the model's own text cannot be found.
     """
-    encoding = args.encoding or models[0].setting("encoding", str, "utf-8")
-    min_count = max(1, models[0].setting("min_count", int, 1))
-    return load_corpus(args.data, min_count, encoding)
+    own = [] if args.encoding else [model.own_text() for model in models]
+    own = [(encoding, fingerprint) for encoding, fingerprint in own if fingerprint]
+    encoding = args.encoding or "utf-8"
+    name = "" if args.data else models[0].text_name()
+    corpus = load_corpus(_find(models[0], name) if name else args.data, encoding=encoding, own=own)
+    if name and not models[0].trained_on(corpus):
+        raise _not_found(models[0], name)
+    return corpus
+
+
+def _find(model: Model, name: str) -> list[str] | None:
+    """The data that a model names as its text, as ``load_corpus`` takes it: in the current folder,
+    or in the model's. Raises UserError if it is in neither."""
+    if name == "python-docs":
+        return [name]
+    names = [os.path.basename(part) for part in name.split(", ")]
+    for folder in (Path(), Path(model.path).parent):
+        if all((folder / part).is_file() for part in names):
+            return [str(folder / part) for part in names]
+    if name == ANNA.name:
+        return None
+    raise _not_found(model, name)
+
+
+def _not_found(model: Model, name: str) -> UserError:
+    return UserError(
+        f"{model.path}: its text, {brief(name)}, is not here, or has changed; name a text with "
+        "--data"
+    )
 
 
 def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
     """The part of the corpus that is to be read, as ids of each model.
 
     Characters that one of the models never saw are left out and counted, unless it has U+FFFD for
-    them. Raises UserError when fewer than the 2 characters are left that a prediction needs.
+    them. Raises UserError when fewer than the 2 characters are left that a prediction needs, and
+    for models that held out parts of the corpus which have no common one.
     """
-    name = " ".join(args.data or [str(ANNA)])
     own = [model.trained_on(corpus) for model in models]
     notes = list(corpus.notes)
     split = args.split or ("val" if True in own else "all")
     if split == "val" and all(answer is False for answer in own):
         split = "all"
         notes.append("not the text the model was trained on: all of it is read")
-    ids = corpus.ids
+    ids, tokens = corpus.ids, corpus.vocabulary.tokens
     if split == "val":
-        ids = models[own.index(True) if True in own else own.index(None)].held_out(corpus)
-    start = len(corpus.ids) - len(ids)
-    is_end = ids.data_ptr() == corpus.ids[start:].data_ptr()  # not lines from all over it
-    counts = count(ids, corpus.vocabulary.tokens)
-    vocabularies = [m.net.char2int for m in models]
-    strange = {
-        char: n
-        for char, n in counts.items()
-        if not all(char in chars or UNKNOWN in chars for chars in vocabularies)
-    }
-    if strange or not is_end:
-        encoded = encode_known(ids, corpus.vocabulary.tokens, counts, strange, models)
-    else:
-        encoded = [corpus.encode_with(tuple(m.net.unique_tokens), start) for m in models]
+        mine = True if True in own else None  # None: an older checkpoint, which does not say
+        holders = [model for model, answer in zip(models, own, strict=True) if answer is mine]
+        ids = held_out_by_all(holders, corpus)
+
+    points = code_points("".join(tokens))
+
+    def pieces() -> Iterator[str]:
+        for block in ids.split(BLOCK):
+            yield points[block.numpy()].tobytes().decode("utf-32-le", "surrogatepass")
+
+    reader = Reader(models)
+    form, unseen = reader.best_form(pieces)
+    if form:
+        notes.append(f"read in its {form} form, which looks the same and which the model knows")
+    strange = {char: n for char, n in unseen.items() if not reader.readable[ord(char)]}
     if strange:
         shown = " ".join(ascii(char) for char in list(strange)[:10])
         more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
@@ -138,40 +189,86 @@ def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
             f"{sum(strange.values()):,} characters of {len(strange):,} kinds left out, which the "
             f"model never saw: {shown}{more}"
         )
+    encoded = []
+    for i, model in enumerate(models):
+        if not form and tokens == tuple(model.net.unique_tokens) and not strange:
+            encoded.append(ids)
+        else:
+            blocks = reader.encode(pieces(), form, i)
+            encoded.append(corpus.save_ids(blocks, reader.n_tokens[i]))
     if len(encoded[0]) < 2:
         raise UserError(
-            f"{name}: {len(encoded[0])} characters that the model knows; at least 2 are needed"
+            f"{corpus.name}: {len(encoded[0])} characters that the model knows; at least 2 are "
+            "needed"
         )
-    return Text(name, encoded, split, sum(strange.values()), notes)
+    return Text(corpus.name, encoded, split, sum(strange.values()), notes)
 
 
-def count(ids: Tensor, tokens: tuple[str, ...]) -> dict[str, int]:
-    """How often each of ``tokens`` comes in ``ids``, of those that do."""
-    counts = np.zeros(len(tokens), np.int64)
-    for block in ids.split(BLOCK):
-        counts += np.bincount(block.numpy(), minlength=len(tokens))
-    return {tokens[i]: int(counts[i]) for i in np.flatnonzero(counts)}
+def held_out_by_all(models: list[Model], corpus: Corpus) -> Tensor:
+    """The ids of what all these models held out of their text. Raises UserError as ``split_text``
+    does, and where they held out lines by chance, not the same."""
+    if len({model.how_split() for model in models}) == 1:
+        return models[0].held_out(corpus)
+    if all(model.how_split()[0] == "end" for model in models):
+        return min((model.held_out(corpus) for model in models), key=len)
+    raise UserError(
+        f"{models[0].path} and {models[1].path} held out different lines of this text, so each "
+        "may have learned what the other did not; score them on another text, or with --split all"
+    )
 
 
-def encode_known(
-    ids: Tensor,
-    tokens: tuple[str, ...],
-    counts: dict[str, int],
-    strange: dict[str, int],
-    models: list[Model],
-) -> list[Tensor]:
-    """``ids`` of ``tokens`` as ids of each model, without the ``strange`` characters."""
-    keep = np.array([token not in strange for token in tokens])
-    n_kept = sum(counts.values()) - sum(strange.values())
-    encoded = []
-    for model in models:
-        place = model.net.char2int
-        dtype = np.uint8 if len(place) <= 256 else np.int16
-        table = np.array([place.get(t, place.get(UNKNOWN, 0)) for t in tokens], dtype)
-        kept, end = np.empty(n_kept, dtype), 0
-        for block in ids.split(BLOCK):
-            part = table[block.numpy()[keep[block.numpy()]]]
-            kept[end : end + len(part)] = part
-            end += len(part)
-        encoded.append(torch.from_numpy(kept))
-    return encoded
+FORMS = ("", "NFC", "NFD")  # as the text is, composed, decomposed (Unicode Standard Annex 15)
+
+
+class Reader:
+    """Reads text for models: as ids of each, the same characters for all of them."""
+
+    def __init__(self, models: list[Model]) -> None:
+        self.models = models
+        vocabularies = [tuple(model.net.unique_tokens) for model in models]
+        self.n_tokens = list(map(len, vocabularies))
+        self.tables = []  # of each model: the id of each code point, -1 if it has none
+        self.seen = np.ones(0x110000, bool)  # code points that all models saw in training
+        for tokens in vocabularies:
+            stand_in = tokens.index(UNKNOWN) if UNKNOWN in tokens else -1
+            table = np.full(0x110000, stand_in, np.int32)
+            points = code_points("".join(tokens))
+            table[points] = np.arange(len(points))
+            self.tables.append(table)
+            seen = np.zeros(0x110000, bool)
+            seen[points] = True
+            self.seen &= seen
+        self.readable = np.all([table >= 0 for table in self.tables], axis=0)  # code points
+
+    def best_form(self, pieces: Callable[[], Iterable[str]]) -> tuple[str, dict[str, int]]:
+        """The normal form of the text in which fewest characters are unseen, the text as it is
+        where it can be; and how often each of these comes. Forms look the same."""
+        best: tuple[str, dict[str, int]] | None = None
+        for form in FORMS:
+            unseen: Counter[int] = Counter()
+            for points in in_form(pieces(), form):
+                kinds, counts = np.unique(points[~self.seen[points]], return_counts=True)
+                unseen.update(dict(zip(kinds.tolist(), counts.tolist(), strict=True)))
+            if best is None or unseen.total() < sum(best[1].values()):
+                best = form, {chr(point): n for point, n in sorted(unseen.items())}
+            if not unseen:
+                break
+        return best
+
+    def encode(self, pieces: Iterable[str], form: str, model: int) -> Iterator[np.ndarray]:
+        """The text as ids of a model, without the characters that one of the models cannot read."""
+        for points in in_form(pieces, form):
+            yield self.tables[model][points[self.readable[points]]]
+
+
+def in_form(pieces: Iterable[str], form: str) -> Iterator[np.ndarray]:
+    """The code points of a text in a normal form; cut at line ends, which join with nothing."""
+    rest = ""
+    for piece in pieces:
+        whole, newline, rest = (rest + piece).rpartition("\n") if form else ("", "", piece)
+        if not (form and newline):
+            whole, rest = rest, ""
+        whole += newline
+        yield code_points(unicodedata.normalize(form, whole) if form else whole)
+    if rest:
+        yield code_points(unicodedata.normalize(form, rest))

@@ -43,6 +43,7 @@ OF_THE_MACHINE = (
     "tensorboard",
 )  # what decides no number
 LOSS, COUNT = Number(float, 0), Number(int, 0)
+MOST_NAMES = 1 << 20  # characters of the names of texts in folders
 
 
 class Trained(NamedTuple):
@@ -110,11 +111,15 @@ class RunFiles:
         Raises UserError.
         """
         saved, where = load_dict(self.resume_path), f"--resume {self.resume_path}"
-        if saved.keys() != {"settings", "fingerprint", "tokens", "run", "state"}:
+        saved = {"files": ()} | saved  # an older one has none
+        if saved.keys() != {"settings", "fingerprint", "files", "tokens", "run", "state"}:
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
         check_fields(Settings, saved["settings"], f"{where}, settings")
         settings = Settings(**saved["settings"])
         named = isinstance(saved["fingerprint"], str) and isinstance(saved["run"], str)
+        named &= isinstance(saved["files"], tuple) and all(
+            isinstance(name, str) for name in saved["files"]
+        )
         if not named or not (settings.epochs or settings.minutes):
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
         state, size = saved["state"], {"n_hidden": settings.n_hidden, "n_layers": settings.n_layers}
@@ -143,6 +148,8 @@ class RunFiles:
         self.saved_with = {
             "settings": asdict(settings),
             "fingerprint": corpus.fingerprint,
+            # of folders' texts; too many would not be loaded again
+            "files": corpus.files if sum(map(len, corpus.files)) < MOST_NAMES else (),
             "tokens": tokens,
             "run": run,
         }

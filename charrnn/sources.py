@@ -1,18 +1,22 @@
 """The files that a text is in: which they are, their bytes, their characters, their fingerprint."""
 
 import codecs
+import errno
 import hashlib
 import io
+import math
 import os
 import re
+import select
 import stat
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO
 
 from charrnn.encodings import recognise, suggest
 from charrnn.errors import UserError
@@ -21,6 +25,8 @@ from charrnn.files import RUN_SUFFIXES, require_regular, scratch_file
 BLOCK = 1 << 21  # bytes of text read at a time; at least 4, to hold a byte-order mark
 STDIN = ("-", "/dev/stdin")
 A_TEXT = "a text file, or a folder of them, with --data"
+PAGE = '<meta name="generator" content="charrnn"'  # in the head of the pages that charrnn writes
+NOT_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True)
@@ -29,165 +35,283 @@ class Source:
 
     name: str
     copy: BinaryIO | None = None
+    folder: str | None = None  # in which it was found: left out there if it is no text
 
     def blocks(self) -> Iterator[bytes]:
         """Its bytes. Raises UserError where they cannot be read."""
-        with nullcontext(self.copy) if self.copy else _open(self.name) as file:
-            file.seek(0)
-            yield from _read(file, self.name)
+        try:
+            with (
+                nullcontext(self.copy)
+                if self.copy
+                else open(os.open(self.name, os.O_RDONLY | NOT_WAITING), "rb") as file
+            ):
+                file.seek(0)
+                while raw := file.read(BLOCK):
+                    yield raw
+        except (OSError, ValueError) as error:
+            raise _unreadable(self.name, error) from None
 
 
-def _open(file: str | int, name: str = "") -> BinaryIO:
-    try:
-        return open(file, "rb", closefd=file != 0)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{name or file}: cannot be read: {reason}; give {A_TEXT}") from None
-
-
-def _read(file: BinaryIO, name: str) -> Iterator[bytes]:
-    try:
-        while raw := file.read(BLOCK):
-            yield raw
-            if len(raw) < BLOCK:  # or a terminal would have to say twice that this is the end
-                return
-    except OSError as error:
-        raise UserError(f"{name}: cannot be read: {error.strerror}; give {A_TEXT}") from None
+def _unreadable(name: str, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"{name}: cannot be read: {reason}; give {A_TEXT}")
 
 
 def open_source(name: str) -> Source:
     """A file, or all that stdin or a FIFO has to give. Raises UserError for what may never end."""
     if name in STDIN:
-        return Source(name, _copy(_open(0, name), name))
+        return Source(name, _copy(0, name))
     if os.path.exists(name) and stat.S_ISFIFO(os.stat(name).st_mode):
-        return Source(name, _copy(_open(name), name))
+        with open(name, "rb", buffering=0) as fifo:
+            return Source(name, _copy(fifo.fileno(), name))
     require_regular(name, A_TEXT)
     return Source(name)
 
 
-def _copy(stream: BinaryIO, name: str) -> BinaryIO:
+def _copy(descriptor: int, name: str) -> BinaryIO:
     """A temporary file with all that is left of a stream."""
-    with stream, scratch_file() as file:
-        if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
-            raise UserError(f"{name}: a device; give {A_TEXT}")
-        for raw in _read(stream, name):
-            file.write(raw)
+    blocks = read_stream(descriptor, name)
+    with scratch_file() as file:
+        file.writelines(blocks)
         file.flush()
         return open(os.dup(file.fileno()), "rb")
 
 
-def find_files(data: list[str], notes: list[str]) -> list[str]:
-    """The files named, and in a folder's place its texts; ``notes`` gets what is left out there.
+def read_stream(descriptor: int, name: str) -> Iterator[bytes]:
+    """The bytes of an open stream as they come. Raises UserError for one that is closed, and for a
+    device without end."""
+    try:
+        if descriptor == 0 and sys.stdin is None:  # closed from the start: another file may have 0
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor)
+    except OSError as error:
+        raise _unreadable(name, error) from None
+    if is_device:
+        raise UserError(f"{name}: a device; give {A_TEXT}")
+    return _stream_blocks(descriptor, name)
 
-    Raises UserError for an address, and for folders with no text in them.
+
+def _stream_blocks(descriptor: int, name: str) -> Iterator[bytes]:
+    while True:
+        try:
+            raw = os.read(descriptor, BLOCK)
+        except BlockingIOError:  # a stream that does not wait: there is more to come
+            select.select([descriptor], [], [])
+            continue
+        except OSError as error:
+            raise _unreadable(name, error) from None
+        if not raw:
+            return
+        yield raw
+
+
+LeftOut = dict[str, dict[str, list[str]]]  # of a folder: names by kind
+
+
+def find_sources(
+    data: list[str], earlier: str | None = None, known: tuple[str, ...] = ()
+) -> tuple[list[Source], LeftOut]:
+    """The files named, and in a folder's place those in it; and what is left out there. Nothing
+    but streams is opened.
+
+    ``earlier``: the fingerprint that the text should have; a folder is searched only as far as it
+    may have it. ``known``: names within a folder; where there are any, only these are taken. Raises
+    UserError for an address, and for what is no file.
     """
-    names: list[str] = []
+    sources: list[Source] = []
+    left_out: LeftOut = {}
+    most = 8 * _size_of(earlier) + 4 if earlier is not None and not known else math.inf
     for name in data:
         if re.match(r"\w+://", name) and not os.path.exists(name):
             raise UserError(f"{name}: an address; download it first, then give the file's name")
         if not os.path.isdir(name):
-            names.append(name)
+            sources.append(open_source(name))
             continue
-        try:
-            texts, left_out = _search(name)
-        except OSError as error:
-            raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
-        names += map(str, sorted(texts))
-        kinds = [f"{len(left_out[k])} {k} ({min(left_out[k])})" for k in sorted(left_out)]
-        if kinds:
-            notes.append(f"left out of {name}: {', '.join(kinds)}")
-    if not names:
-        raise UserError("; ".join([f"{data[0]}: no text in this folder", *notes, f"give {A_TEXT}"]))
-    return names
+        paths, left_out[name] = _search(name, known, most)
+        sources += [Source(str(path), folder=name) for path in sorted(paths)]
+    return sources, left_out
 
 
-def _search(folder: str) -> tuple[list[Path], dict[str, list[str]]]:
-    """The texts in a folder and all below it; and the names of what is none of them, by kind."""
-
-    def refuse(error: OSError) -> NoReturn:
-        raise error
-
+def _search(
+    folder: str, known: tuple[str, ...], most: float
+) -> tuple[list[Path], dict[str, list[str]]]:
+    """The files in a folder and all below it that may be texts, up to ``most`` bytes; the names of
+    the others, by kind. Links are followed, and nothing is found twice."""
     texts: list[Path] = []
     left_out: dict[str, list[str]] = defaultdict(list)
-    for where, folders, files in os.walk(folder, onerror=refuse):
-        for path in (Path(where, name) for name in folders + files):
-            if path.name.startswith("."):
-                left_out["hidden"].append(path.name)
-            elif path.is_file():
-                kind = _own_kind(path)
-                texts.append(path) if kind is None else left_out[kind].append(path.name)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen: set[tuple[int, int]] = set()
+    wanted = {Path(folder, name) for name in known}
+    wanted_folders = {parent for path in wanted for parent in path.parents}
+
+    def note_unreadable(error: OSError) -> None:
+        left_out["unreadable"].append(os.path.basename(error.filename))
+
+    for where, folders, files in os.walk(folder, onerror=note_unreadable, followlinks=True):
+        if kind := _seen_before(os.stat(where), seen):
+            left_out[kind].append(os.path.basename(where))
+            folders.clear()
+            continue
+        left_out["hidden"] += [name for name in folders if name.startswith(".")]
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (not known or Path(where, name) in wanted_folders)
+        )
+        for path in (Path(where, name) for name in sorted(files)):
+            kind = _kind(path, seen)
+            if not kind and known and path not in wanted:
+                kind = "not in the run's text"
+            if kind:
+                left_out[kind].append(path.name)
+                continue
+            texts.append(path)
+            most -= path.stat().st_size
+            if most < 0:
+                return texts, left_out
     return texts, left_out
 
 
-def _own_kind(path: Path) -> str | None:
-    """Which kind of file of ours this is; None for a text, as far as its name and head tell."""
+def _kind(path: Path, seen: set[tuple[int, int]]) -> str:
+    """Why a file in a folder is left out, by its name and ``stat``; nothing for a possible text."""
+    if path.name.startswith("."):
+        return "hidden"
     if path.suffix in (*RUN_SUFFIXES, ".ids"):
         return path.suffix
-    with path.open("rb") as file:
-        head = file.read(1024)
-    if head.startswith(b"PK\3\4"):  # a model need not be called .net
-        return "zip"
-    is_page = path.suffix == ".html" and b'<meta name="generator" content="charrnn"' in head
-    return "of our pages" if is_page else None
+    try:
+        status = path.stat()
+    except OSError:
+        return "broken link" if path.is_symlink() else "unreadable"
+    if not stat.S_ISREG(status.st_mode):
+        return "device or FIFO"
+    return _seen_before(status, seen) if status.st_size else "empty"  # also files as in /proc
 
 
-def fingerprint_of(sources: list[Source], how: str, earlier: str | None) -> tuple[str, int, bool]:
-    r"""What tells the texts apart when read as ``how`` says; how many bytes they have; and whether
-    the text of the fingerprint ``earlier`` is the beginning of this one.
+def _seen_before(status: os.stat_result, seen: set[tuple[int, int]]) -> str:
+    key = status.st_dev, status.st_ino
+    if key in seen:
+        return "found before under another name"
+    seen.add(key)
+    return ""
 
-    ``\r\n`` counts as the ``\n`` as which it is read.
+
+@dataclass(frozen=True)
+class Identity:
+    """Which text some sources hold."""
+
+    sources: list[Source]  # those that are text
+    fingerprint: str  # the same for the same text, whatever its encoding and line ends
+    size: int  # bytes of it in UTF-8
+    has_grown: bool  # the text of an earlier fingerprint is the beginning of this one
+    notes: list[str]  # what was left out, or read otherwise than one might expect
+
+
+def identify(
+    sources: list[Source], left_out: LeftOut, encoding: str, earlier: str | None = None
+) -> Identity:
+    """Read the sources once. What was found in a folder and is no text is left out.
+
+    ``earlier``: the fingerprint that the text should have; where it has another, no more is read
+    than it takes to know that, and nothing is opened where the sizes of the files tell. Raises
+    UserError where there is no text, and as ``read_blocks`` does for files that were named.
     """
-    known = re.fullmatch(r"[0-9a-f]{64}-([0-9]{1,15})", earlier or "")
-    old_size = int(known[1]) if known else -1
-    digest, size, has_grown, found = hashlib.sha256(how.encode()), 0, False, ""
+    old_size = _size_of(earlier)
+    other = Identity(sources, f"not {earlier}", 0, False, [])
+    if earlier is not None and not _may_hold(sources, old_size):
+        return other
+    left_out = {folder: dict(kinds) for folder, kinds in left_out.items()}
+    digest, size, has_grown = hashlib.sha256(b"1 utf-8"), 0, False
+    texts: list[Source] = []
+    changed: list[str] = []
+    problem = None
     for source in sources:
-        begin = size
-        for raw in _with_plain_line_ends(source.blocks()):
-            if size < old_size <= size + len(raw):
-                beginning = digest.copy()
-                beginning.update(raw[: old_size - size])
-                has_grown = _end_file(beginning, begin, old_size) == earlier
-            digest.update(raw)
-            size += len(raw)
-            if earlier is not None and size > old_size:
-                return f"not {earlier}", size, has_grown  # whatever follows
-        found = _end_file(digest, begin, size)
-    return found, size, has_grown
+        own, own_size, grown, kind = digest.copy(), 0, False, "empty"
+        is_changed: list[str] = []
+        try:
+            for text in read_blocks(source, encoding, is_changed):
+                raw = text.encode("utf-8", "surrogatepass")
+                if kind == "empty" and source.folder and PAGE in text[:1024]:
+                    kind = "of our pages"
+                    break
+                kind, before = "", size + own_size
+                if before < old_size <= before + len(raw):
+                    beginning = own.copy()
+                    beginning.update(raw[: old_size - before])
+                    grown = _end_file(beginning, old_size - size, old_size) == earlier
+                own.update(raw)
+                own_size += len(raw)
+                if earlier is not None and size + own_size > old_size:
+                    return Identity(sources, f"not {earlier}", 0, has_grown or grown, [])
+        except UserError as error:
+            if source.folder is None:
+                raise
+            kind = "not text" if os.access(source.name, os.R_OK) else "unreadable"
+            problem = problem or error
+        if not kind:
+            digest, size, has_grown = own, size + own_size, has_grown or grown
+            found = _end_file(digest, own_size, size)
+            texts.append(source)
+            changed += is_changed
+        elif source.folder:
+            names = left_out[source.folder].get(kind, [])
+            left_out[source.folder][kind] = [*names, os.path.basename(source.name)]
+    notes = _notes(left_out, changed)
+    if not texts:
+        if problem:
+            raise problem
+        if sources and not sources[-1].folder:
+            raise UserError(f"{sources[-1].name}: empty; give a file with some text in it")
+        folder = next(iter(left_out))
+        raise UserError("; ".join([f"{folder}: no text in this folder", *notes, f"give {A_TEXT}"]))
+    return Identity(texts, found, size, has_grown, notes)
 
 
-def _end_file(digest: Any, begin: int, size: int) -> str:
+def _size_of(fingerprint: str | None) -> int:
+    """How many bytes of UTF-8 the text with this fingerprint has; -1 for what is none."""
+    known = re.fullmatch(r"[0-9a-f]{64}-([0-9]{1,15})", fingerprint or "")
+    return int(known[1]) if known else -1
+
+
+def _may_hold(sources: list[Source], size: int) -> bool:
+    """Whether files of their sizes may hold a text of ``size`` bytes in UTF-8: no encoding makes
+    it four times shorter, or with its line ends more than eight times longer."""
+    if any(source.copy for source in sources):
+        return True
+    try:
+        n_bytes = sum(os.stat(source.name).st_size for source in sources)
+    except OSError:  # gone meanwhile
+        return False
+    return size <= 4 * n_bytes and n_bytes <= 8 * size + 4 * len(sources)
+
+
+def _end_file(digest: "hashlib._Hash", own_size: int, size: int) -> str:
     """The fingerprint up to here. The end of a file counts: the next begins on a new line."""
-    digest.update(f"\0{size - begin}\0".encode())
+    digest.update(f"\0{own_size}\0".encode())
     return f"{digest.hexdigest()}-{size}"
 
 
-def _with_plain_line_ends(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    r"""``\r\n`` as ``\n``, also where a block ends between the two."""
-    held = b""
-    for raw in blocks:
-        raw = held + raw
-        held = b"\r" if raw.endswith(b"\r") else b""
-        yield raw.removesuffix(b"\r").replace(b"\r\n", b"\n")
-    yield held
-
-
-def read_text(sources: list[Source], encoding: str, notes: list[str]) -> Iterator[str]:
-    """The text of the sources in blocks, each source on a new line; at its end ``notes`` gets what
-    was done to it. Raises UserError when there is no text at all, and as ``read_blocks`` does."""
-    last = ""
-    changed: list[str] = []
-    for source in sources:
-        if last and not last.endswith("\n"):
-            yield "\n"
-        for block in read_blocks(source, encoding, changed):
-            yield block
-            last = block
-    if not last:
-        raise UserError(f"{sources[-1].name}: empty; give a file with some text in it")
+def _notes(left_out: LeftOut, changed: list[str]) -> list[str]:
+    """What was left out of each folder, and whose line ends were changed, in sentences."""
+    notes = []
+    for folder, kinds in left_out.items():
+        counts = [f"{len(kinds[k])} {k} ({min(kinds[k])})" for k in sorted(kinds) if kinds[k]]
+        if counts:
+            notes.append(f"left out of {folder}: {', '.join(counts)}")
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         notes.append(f"{changed[0]}{more}: line ends were \\r alone; read as \\n")
+    return notes
+
+
+def read_text(sources: list[Source], encoding: str) -> Iterator[str]:
+    """The text of the sources in blocks, each source on a new line. Raises UserError as
+    ``read_blocks`` does."""
+    last = "\n"
+    for source in sources:
+        for i, block in enumerate(read_blocks(source, encoding, [])):
+            if i == 0 and not last.endswith("\n"):
+                yield "\n"
+            yield block
+            last = block
 
 
 def read_blocks(source: Source, encoding: str, changed: list[str]) -> Iterator[str]:

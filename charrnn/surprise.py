@@ -44,6 +44,7 @@ class Predictions:
     bits: np.ndarray  # [T - 1] float64: -log2 of the probability of what came
     guesses: np.ndarray  # [T - 1, GUESSES] ids of the likeliest, fewer with fewer characters
     p: np.ndarray  # [T - 1, GUESSES] their probabilities
+    most_bits: np.ndarray  # [T - 1] float64: those of the least likely character
 
 
 @torch.no_grad()
@@ -66,7 +67,8 @@ def predict(model: CharRNN, ids: Tensor) -> Predictions:
                 log_p = logits.float().log_softmax(dim=1).view(*target.shape, n_labels)
                 best, guesses = log_p.topk(min(GUESSES, n_labels))
                 bits = log_p.gather(2, target[..., None])[..., 0].double() / -math.log(2)
-                parts.append(tuple(t.cpu().numpy() for t in (bits, guesses, best.exp())))
+                least = log_p.amin(dim=2).double() / -math.log(2)
+                parts.append(tuple(t.cpu().numpy() for t in (bits, guesses, best.exp(), least)))
         return hidden
 
     x, contexts = rows_with_context(ids[:-1], n_rows)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from memory import limit_memory
 from runs import ROOT, contents, run_in
 from torch import Tensor
 
@@ -273,8 +274,7 @@ def try_all(folder: Path, part: int, parts: int) -> None:
     while done < len(todo):
 
         def some(writer: int, first: int = done) -> None:
-            size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
-            resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 30), -1))
+            limit_memory(1 << 30)
             at_most_steps(2)
             for case in todo[first : first + 400]:
                 signal.alarm(30)

@@ -6,7 +6,9 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from runs import ROOT, at_step, contents, interrupt, run_in, start, write_text
 
 import sample
 import train
-from charrnn import CharRNN, load_checkpoint, save_checkpoint
+from charrnn import CharRNN, load_checkpoint, save_checkpoint, sources
 from charrnn.checkpoint import load_dict, save_dict
 from charrnn.corpus import load_corpus
 from charrnn.errors import UserError
@@ -254,16 +256,73 @@ def test_a_state_chooses_no_other_file_to_write(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
-@pytest.mark.parametrize("data", ["/dev/zero", "/dev/urandom", "/dev/null", "large.txt", "/proc"])
-def test_a_state_reads_no_other_text(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the texts that are opened."""
+    names: list[str] = []
+    real = sources.os.open
+
+    def note(name: str, *args: Any) -> int:
+        names.append(str(name))
+        return real(name, *args)
+
+    monkeypatch.setattr(sources, "os", SimpleNamespace(**vars(os) | {"open": note}))
+    return names
+
+
+def make_folder_of_all_kinds(folder: Path) -> None:
+    """Files that a text cannot be, of which some would block or never end, and many others."""
+    folder.mkdir()
+    for i in range(300):
+        (folder / f"{i}.txt").write_text("the text of someone else\n" * 100)
+    os.mkfifo(folder / "fifo")
+    (folder / "zero").symlink_to("/dev/zero")
+    (folder / "empty").touch()
+    (folder / "unreadable").write_text("a" * 2000)
+    (folder / "unreadable").chmod(0)
+    with suppress(PermissionError):
+        os.mknod(folder / "device", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+
+
+@pytest.mark.parametrize("data", ["/dev/zero", "/dev/null", "large.txt", "folder", "fifos"])
+def test_a_state_opens_no_other_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str], data: str
 ) -> None:
     run_stopped_at(tmp_path, 5)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "large.txt").write_text("the text of someone else\n" * 1000)
-    monkeypatch.setattr("charrnn.corpus.IN_MEMORY", 1000)  # one above that would get a cache
+    make_folder_of_all_kinds(tmp_path / "folder")
+    (tmp_path / "fifos").mkdir()
+    os.mkfifo(tmp_path / "fifos" / "a.txt")
     edit(tmp_path / "rnn.resume", lambda saved: saved["settings"].update(data=[data]))
-    refuse(tmp_path, "not the text of that run|a device|cannot be read", name="rnn.resume")
+    opened.clear()
+    refuse(tmp_path, "not the text of that run|a device|no text in", name="rnn.resume")
+    assert opened == []
+
+
+def test_a_run_on_a_folder_reads_the_same_files_again(
+    tmp_path: Path, opened: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder_of_all_kinds(tmp_path / "folder")
+    for path in (tmp_path / "folder").glob("*.txt"):
+        path.unlink()
+    (tmp_path / "folder" / "unreadable").unlink()  # root can read it
+    (tmp_path / "folder" / "photo.jpg").write_bytes(b"\xff\xd8" * 50_000)
+    Path(write_text(tmp_path)).rename(tmp_path / "folder" / "a.txt")
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 5, interrupt)
+        run_in(tmp_path, data=[str(tmp_path / "folder")])
+    folder = (tmp_path / "folder").rename(tmp_path / "moved")
+    (folder / "b.txt").write_text("which came later")
+    opened.clear()
+    capsys.readouterr()
+    assert go_on(tmp_path, data=[str(folder)], epochs=1).status == 0
+    assert set(opened) == {str(folder / "a.txt")}
+    assert "2 not in the run's text (b.txt)" in capsys.readouterr().out
+    edit(tmp_path / "rnn.resume", lambda saved: saved.pop("files"))  # as in earlier versions
+    (folder / "b.txt").unlink()
+    (folder / "photo.jpg").unlink()
+    assert go_on(tmp_path, data=[str(folder)], epochs=2).status == 0
 
 
 def test_of_a_text_that_is_too_long_no_more_is_read(tmp_path: Path) -> None:

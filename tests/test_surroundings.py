@@ -2,7 +2,6 @@
 limit on memory, control characters."""
 
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from memory import limit_memory
 from runs import ROOT, SMALL, at_step, interrupt, run_in, write_text
 
 import charrnn.curves
@@ -140,8 +140,7 @@ def within(memory: int, what: Callable[[], object]) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
-            resource.setrlimit(resource.RLIMIT_AS, (size + memory, -1))
+            limit_memory(memory)
             what()
             os._exit(0)
         except BaseException as error:
