@@ -36,6 +36,24 @@ def test_batches_skip_no_character(n: int, b: int, t: int) -> None:
     assert rows.shape[1] - x.shape[1] <= t
 
 
+def test_lines_are_held_out_whole() -> None:
+    tokens = tuple(chr(i) for i in range(0x4E00, 0x4E00 + 256))  # 255 of them is no line end
+    with pytest.raises(UserError, match="too few lines"):
+        split_text(torch.arange(256, dtype=torch.uint8), 0.1, tokens, "lines")
+    ids = torch.tensor([1, 1, 1, 0, 2, 2, 0, 3, 3, 3] * 10, dtype=torch.uint8)
+    train, held_out = split_text(ids, 0.3, ("\n", "a", "b", "c"), "lines")
+    lines = "".join("\nabc"[i] for i in held_out).splitlines()
+    assert set(lines) <= {"aaa", "bb", "ccc", "cccaaa"} and len(train) + len(held_out) == 100
+
+
+def test_lines_of_too_long_a_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charrnn.data.MOST_LINES", 99)
+    ids = torch.tensor([1, 0] * 50)
+    with pytest.raises(UserError, match="--val-split lines: 100 characters are more than the 99"):
+        split_text(ids, 0.1, ("\n", "a"), "lines")
+    assert len(split_text(ids, 0.1, ("\n", "a"), "end")[1]) == 10
+
+
 def test_too_short_says_how_short() -> None:
     with pytest.raises(UserError, match=r"5 too few .* lower --batch-size or --seq-length"):
         get_batches(torch.arange(7), 4, 2)

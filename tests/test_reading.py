@@ -1,14 +1,16 @@
 """Which part of which text the programs read, and what they leave out."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from page_cases import bigram_model
 
 from charrnn import reading, save_checkpoint
-from charrnn.corpus import load_corpus
+from charrnn.corpus import Corpus, load_corpus
 from charrnn.data import split_text
 from charrnn.errors import UserError
 from charrnn.reading import Text, load_model, read_corpus, read_text
@@ -115,3 +117,99 @@ def test_more_than_256_characters() -> None:
     Path("a.txt").write_text(many + "X", encoding="utf-8")
     text = read([many[::-1]])
     assert text.ids[0].tolist() == list(range(399, -1, -1)) and text.left_out == 1
+
+
+def test_a_large_vocabulary_and_an_unknown_character() -> None:
+    many = "".join(map(chr, range(0x20000, 0x20000 + 33_000)))
+    Path("a.txt").write_text(many[-2:] + "X" + many[0], encoding="utf-8")
+    args = Namespace(data=["a.txt"], split=None, encoding=None)
+    model = reading.Model("a.net", Namespace(unique_tokens=many), {})
+    text = read_text(args, [model], load_corpus(["a.txt"]))
+    assert text.ids[0].tolist() == [32_998, 32_999, 0] and text.left_out == 1
+
+
+def test_settings_of_the_training_text_are_for_that_text_alone() -> None:
+    """Rare characters were folded, and it was in cp1251; this text is another one."""
+    Path("a.txt").write_text("\u0444ab\u0438\u0438\n" * 9, encoding="utf-8")
+    settings = {"encoding": "cp1251", "min_count": 200}
+    text = read(["\nab\u0438\u0444\ufffd"], settings=settings, fingerprint="0" * 64 + "-9")
+    assert text.ids[0].tolist() == [4, 1, 2, 3, 3, 0] * 9 and text.split == "all"
+    for order in (("ab", "\ufffdab"), ("\ufffdab", "ab")):  # the order changes nothing
+        text = read(list(order))
+        by_model = dict(zip(order, text.ids, strict=True))
+        assert by_model["ab"].tolist() == [0, 1] * 9
+        assert by_model["\ufffdab"].tolist() == [1, 2] * 9
+
+
+@pytest.mark.parametrize("known", ["e\u0301\na", "\u00e9\na", "\u00e9\na\ufffd"])
+@pytest.mark.parametrize("written", ["e\u0301", "\u00e9"])
+def test_the_normal_form_is_the_one_that_the_model_knows(
+    monkeypatch: pytest.MonkeyPatch, known: str, written: str
+) -> None:
+    Path("a.txt").write_text(f"a{written}\n" * 100, encoding="utf-8")
+    monkeypatch.setattr(reading, "BLOCK", 7)  # also between the letter and its accent
+    text = read([known])
+    char = known[: known.index("\n")]
+    assert "".join(known[i] for i in text.ids[0]) == f"a{char}\n" * 100
+    assert text.left_out == 0
+    assert ("which looks the same" in " ".join(text.notes)) == (char != written)
+
+
+def test_only_what_both_models_held_out_is_read() -> None:
+    Path("a.txt").write_text("ab\n" * 100)
+    fingerprint = load_corpus(["a.txt"]).fingerprint
+    args = Namespace(data=["a.txt"], split=None, encoding=None)
+
+    def models(*abouts: dict[str, object]) -> list[reading.Model]:
+        for i, about in enumerate(abouts):
+            net, _ = bigram_model(("\n", "a", "b"))
+            save_checkpoint(f"{i}.net", net, fingerprint=fingerprint, **about)
+        return [load_model(f"{i}.net", "cpu") for i in range(len(abouts))]
+
+    ends = [{"val_frac": 0.4}, {"val_frac": 0.2}]
+    lines = [{"settings": {"val_split": "lines", "seed": seed}} for seed in (1, 2)]
+    for abouts in (ends, ends[::-1]):
+        both = models(*abouts)
+        text = read_text(args, both, read_corpus(args, both))
+        assert [len(ids) for ids in text.ids] == [60, 60]
+    for abouts in (lines, [lines[0], ends[0]]):
+        both = models(*abouts)
+        with pytest.raises(UserError, match="held out different lines"):
+            read_text(args, both, read_corpus(args, both))
+    assert len(read_text(args, models(lines[0], lines[0]), load_corpus(["a.txt"])).ids[0]) == 30
+
+
+def test_a_long_text_is_never_in_memory_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BLOCK", 50)
+    Path("a.txt").write_text("abX" * 1000)
+    sizes = []
+    real = Corpus.save_ids
+
+    def save_ids(corpus: Corpus, blocks: Iterator[np.ndarray], n_tokens: int) -> torch.Tensor:
+        blocks = list(blocks)
+        sizes.extend(map(len, blocks))
+        return real(corpus, blocks, n_tokens)
+
+    monkeypatch.setattr(Corpus, "save_ids", save_ids)
+    assert read(["ab"]).ids[0].tolist() == [0, 1] * 1000
+    assert max(sizes) <= 50 and len(sizes) == 60
+
+
+def test_without_data_the_models_own_text_is_read() -> None:
+    args = Namespace(data=None, split=None, encoding=None)
+
+    def read_own(name: str, fingerprint: str) -> Corpus:
+        about = {"text": {"name": name, "chars": 1}, "fingerprint": fingerprint}
+        save_checkpoint("models/a.net", bigram_model(("a", "b"))[0], **about)
+        return read_corpus(args, [load_model("models/a.net", "cpu")])
+
+    Path("models").mkdir()
+    Path("models/my.txt").write_text("ab" * 50)
+    own = load_corpus(["models/my.txt"]).fingerprint
+    assert read_own("my.txt", own).name == "models/my.txt"
+    Path("my.txt").write_text("ab" * 51)  # another one of that name
+    for name in ("my.txt", "lost.txt", "\x1b[2J"):
+        with pytest.raises(UserError, match=r"models/a.net: its text.*name a text with --data"):
+            read_own(name, own)
+    docs = load_corpus(["python-docs"]).fingerprint
+    assert read_own("python-docs", docs).name == "python-docs"

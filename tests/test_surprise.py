@@ -1,9 +1,12 @@
 """eval's lines and its page of surprise, against models whose probabilities are known."""
 
 import base64
-import io
 import json
 import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,23 @@ from charrnn.surprise import most, predict, words_of
 @pytest.fixture(autouse=True)
 def _in_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def feed() -> Iterator[Callable[[bytes], None]]:
+    """Puts these bytes in the place of standard input."""
+    before = os.dup(0)
+
+    def put(raw: bytes) -> None:
+        read, write = os.pipe()
+        os.write(write, raw)
+        os.close(write)
+        os.dup2(read, 0)
+        os.close(read)
+
+    yield put
+    os.dup2(before, 0)
+    os.close(before)
 
 
 READ = ("--data", "a.txt", "--device", "cpu")
@@ -141,7 +161,7 @@ def test_two_models_are_coloured_by_their_difference(capsys: pytest.CaptureFixtu
 
 
 def test_lines_of_text_are_scored_and_the_likeliest_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], feed: Callable[[bytes], None]
 ) -> None:
     tokens = tuple("\nabcdefg")
     model, p = bigram_model(tokens)
@@ -150,19 +170,75 @@ def test_lines_of_text_are_scored_and_the_likeliest_named(
     assert eval_program.main([*flags, "--text", "abz", "--text", "g", "--top", "5"]) == 0
     first, second = lines_of(capsys)
     bits = -math.log2(p[0, 1]) - math.log2(p[1, 2])  # a line begins after a newline
-    assert first["bits"] == pytest.approx(bits, abs=1e-3)
-    assert first["loss"] == pytest.approx(bits * math.log(2) / 2, abs=1e-3)
-    assert (first["chars"], first["left_out"]) == (2, 1)
+    with_z = bits - math.log2(p[2].min())  # as the least likely of those that the model knows
+    assert first["bits"] == pytest.approx(with_z, abs=1e-3)
+    assert first["loss"] == pytest.approx(with_z * math.log(2) / 3, abs=1e-3)
+    assert (first["chars"], first["unknown"]) == (3, 1)
     assert list(first["top"].values()) == pytest.approx(
         p[2].sort(descending=True).values[:5].tolist(), abs=1e-4
     )
     assert list(second["top"]) == list(next_char_probabilities(model, "g"))[:5]
-    monkeypatch.setattr("sys.stdin", io.StringIO("ab\n\ng"))
+    feed(b"ab\r\n\ng")
     assert eval_program.main([*flags, "--text", "-"]) == 0
     ab, empty, g = lines_of(capsys)
     assert ab["bits"] == pytest.approx(bits, abs=1e-3) and "top" not in ab
     assert (empty["loss"], empty["bits"], empty["chars"]) == (None, 0, 0)
     assert g["bits"] == pytest.approx(second["bits"], abs=1e-6)
+
+
+def test_every_model_scores_every_line(
+    capsys: pytest.CaptureFixture[str], feed: Callable[[bytes], None]
+) -> None:
+    model, p = bigram_model(tuple("\nab"))
+    save_checkpoint("a.net", model)
+    other, q = bigram_model(tuple("\nab"), seed=2)
+    save_checkpoint("b.net", other)
+    both = ["--ckpt", "a.net", "b.net", "--device", "cpu"]
+    feed(b"ab\nb\xff\n")  # a byte that is no text is a character that they never saw
+    assert eval_program.main([*both, "--text", "-", "--end"]) == 0
+    lines = lines_of(capsys)
+    assert [line["ckpt"] for line in lines] == ["a.net", "b.net"] * 2
+    assert [line["unknown"] for line in lines] == [0, 0, 1, 1]
+    expected = [-math.log2(x[0, 1] * x[1, 2] * x[2, 0]) for x in (p, q)]
+    expected += [-math.log2(x[0, 2] * x[2].min() * x[2, 0]) for x in (p, q)]
+    assert [line["bits"] for line in lines] == pytest.approx(expected, abs=1e-3)
+    assert eval_program.main([*both, "--text", "ab"]) == 0
+    assert [line["ckpt"] for line in lines_of(capsys)] == ["a.net", "b.net"]
+
+
+def test_text_and_data_read_the_same_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """U+FFFD stands for a character never seen, and the other normal form is tried."""
+    model, p = bigram_model(tuple("\na\u00e9\ufffd"))
+    save("a", model, "\nae\u0301X\u00e9")
+    flags = ["--ckpt", "a.net", "--device", "cpu"]
+    assert eval_program.main([*flags, "--data", "a.txt"]) == 0
+    assert eval_program.main([*flags, "--text", "ae\u0301X\u00e9"]) == 0
+    data, text = lines_of(capsys)
+    bits = -math.log2(p[0, 1] * p[1, 2] * p[2, 3] * p[3, 2])
+    assert data["bpc"] * 4 == pytest.approx(bits, abs=1e-3)
+    assert text["bits"] == pytest.approx(bits, abs=1e-3)
+    assert (data["left_out"], text["unknown"], data["chars"], text["chars"]) == (0, 1, 4, 4)
+
+
+def test_a_line_of_unknown_characters_is_not_the_most_normal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, p = bigram_model(tuple("\nabc"))
+    save_checkpoint("a.net", model)
+    flags = ["--ckpt", "a.net", "--device", "cpu", "--top", "1"]
+    assert eval_program.main([*flags, "--text", "XYZ", "--text", "aaa"]) == 0
+    unknown, known = lines_of(capsys)
+    assert unknown["bits"] == pytest.approx(-3 * math.log2(p[0].min()), abs=1e-3)
+    assert (unknown["unknown"], known["unknown"]) == (3, 0)
+
+
+def test_standard_input_that_is_closed_is_one_line(tmp_path: Path) -> None:
+    save("a", bigram_model(tuple("\nab"))[0], "ab")
+    root = Path(__file__).parent.parent
+    command = f"{sys.executable} -m charrnn.eval --ckpt {tmp_path}/a.net --device cpu --text - <&-"
+    result = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "--text -: cannot be read: Bad file descriptor" in result.stderr
 
 
 def test_info_is_what_the_checkpoint_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,6 +288,7 @@ def test_refusals_leave_all_as_it_was(capsys: pytest.CaptureFixture[str]) -> Non
         ("--ckpt", "a.net", "--text", "ab", *READ),
         ("--ckpt", "a.net", "--text", "ab", "--surprise", "x.html"),
         ("--ckpt", "a.net", *READ, "--top", "5"),
+        ("--ckpt", "a.net", *READ, "--end"),
         ("--ckpt", "a.net", "--text", "ab", "--top", "-1"),
     ):
         assert eval_program.main(["--device", "cpu", *args]) == 2, args
