@@ -102,9 +102,10 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         source = dist.from_main(lambda: load_checkpoint(path)) if path else None
         given = resume_settings(saved["settings"], given) if saved else new_settings(given, source)
         fingerprint = saved["fingerprint"] if saved else None  # of the text that it must be
-        known = saved["files"] if saved else ()
-        how = given["min_count"], given["encoding"], fingerprint, known
-        corpus = load_corpus(given["data"], *how)
+        known = saved["files"] if saved else ()  # which files of a folder it is in
+        corpus = load_corpus(
+            given["data"], given["min_count"], given["encoding"], fingerprint, known
+        )
         caught = stack.enter_context(catch_signals())  # until here a signal simply ends the program
         device = dist.place(pick_device(given["device"]))
         dtype = pick_dtype(given["dtype"], device)  # of the products; what is kept is float32

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import random
 import re
 import resource
@@ -105,6 +106,18 @@ def test_the_training_loss_shown_is_the_mean_since_the_last_evaluation(
             assert shown.pop(0) == pytest.approx(total / steps, abs=1e-3)
             total, steps = 0.0, 0
     assert not shown
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_the_program_while_it_reads_a_text(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    process = start(tmp_path, "--data", "fifo")
+    with (tmp_path / "fifo").open("wb", buffering=0) as fifo:  # waits until it is read
+        fifo.write(b"a text that never ends\n")
+        process.send_signal(getattr(signal, name))
+        process.communicate(timeout=60)
+    assert process.returncode == (130 if name == "SIGINT" else -signal.SIGTERM)
+    assert {*os.listdir(tmp_path)} <= {"fifo", ".rnn.lock"}  # which nobody holds
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
