@@ -13,6 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -214,55 +215,90 @@ def identify(
     than it takes to know that, and nothing is opened where the sizes of the files tell. Raises
     UserError where there is no text, and as ``read_blocks`` does for files that were named.
     """
-    old_size = _size_of(earlier)
-    other = Identity(sources, f"not {earlier}", 0, False, [])
-    if earlier is not None and not _may_hold(sources, old_size):
-        return other
-    left_out = {folder: dict(kinds) for folder, kinds in left_out.items()}
-    digest, size, has_grown = hashlib.sha256(b"1 utf-8"), 0, False
-    texts: list[Source] = []
+    if earlier is not None and not _may_hold(sources, _size_of(earlier)):
+        return Identity(sources, "another", 0, False, [])
+    left_out = {folder: defaultdict(list, kinds) for folder, kinds in left_out.items()}
+    digest, texts, problem = _Digest(earlier), [], None
     changed: list[str] = []
-    problem = None
     for source in sources:
-        own, own_size, grown, kind = digest.copy(), 0, False, "empty"
-        is_changed: list[str] = []
         try:
-            for text in read_blocks(source, encoding, is_changed):
-                raw = text.encode("utf-8", "surrogatepass")
-                if kind == "empty" and source.folder and PAGE in text[:1024]:
-                    kind = "of our pages"
-                    break
-                kind, before = "", size + own_size
-                if before < old_size <= before + len(raw):
-                    beginning = own.copy()
-                    beginning.update(raw[: old_size - before])
-                    grown = _end_file(beginning, old_size - size, old_size) == earlier
-                own.update(raw)
-                own_size += len(raw)
-                if earlier is not None and size + own_size > old_size:
-                    return Identity(sources, f"not {earlier}", 0, has_grown or grown, [])
+            after, kind, is_changed = _read_on(digest, source, encoding)
         except UserError as error:
             if source.folder is None:
                 raise
-            kind = "not text" if os.access(source.name, os.R_OK) else "unreadable"
             problem = problem or error
+            kind = "not text" if os.access(source.name, os.R_OK) else "unreadable"
         if not kind:
-            digest, size, has_grown = own, size + own_size, has_grown or grown
-            found = _end_file(digest, own_size, size)
+            digest = after
             texts.append(source)
             changed += is_changed
         elif source.folder:
-            names = left_out[source.folder].get(kind, [])
-            left_out[source.folder][kind] = [*names, os.path.basename(source.name)]
+            name = os.path.basename(source.name)
+            left_out[source.folder][kind] = [*left_out[source.folder][kind], name]
+        if digest.is_longer():
+            return Identity(sources, "another", 0, digest.has_grown, [])
     notes = _notes(left_out, changed)
+    if problem and not texts:
+        raise problem
+    if not texts and not left_out:
+        raise UserError(f"{sources[-1].name}: empty; give a file with some text in it")
     if not texts:
-        if problem:
-            raise problem
-        if sources and not sources[-1].folder:
-            raise UserError(f"{sources[-1].name}: empty; give a file with some text in it")
         folder = next(iter(left_out))
         raise UserError("; ".join([f"{folder}: no text in this folder", *notes, f"give {A_TEXT}"]))
-    return Identity(texts, found, size, has_grown, notes)
+    return Identity(texts, digest.fingerprint(), digest.size, digest.has_grown, notes)
+
+
+class _Digest:
+    """Makes the fingerprint of a text, file by file, and compares it with an earlier one."""
+
+    def __init__(self, earlier: str | None) -> None:
+        self.earlier, self.old_size = earlier, _size_of(earlier)
+        self.hash, self.size, self.begin = hashlib.sha256(b"1 utf-8"), 0, 0
+        self.has_grown = False  # the text of the earlier fingerprint is the beginning of this one
+
+    def copy(self) -> "_Digest":
+        other = copy(self)
+        other.hash = self.hash.copy()
+        return other
+
+    def update(self, raw: bytes) -> None:
+        if self.size < self.old_size < self.size + len(raw):
+            beginning = self.copy()
+            beginning.update(raw[: self.old_size - self.size])
+            self.has_grown = beginning.has_grown
+        self.hash.update(raw)
+        self.size += len(raw)
+        if self.size == self.old_size:
+            whole = self.copy()
+            whole.end_file()
+            self.has_grown = whole.fingerprint() == self.earlier
+
+    def end_file(self) -> None:
+        """The end of a file counts: the next begins on a new line."""
+        self.hash.update(f"\0{self.size - self.begin}\0".encode())
+        self.begin = self.size
+
+    def is_longer(self) -> bool:
+        """Whether there is more text than the earlier one had."""
+        return self.earlier is not None and self.size > self.old_size
+
+    def fingerprint(self) -> str:
+        return f"{self.hash.hexdigest()}-{self.size}"
+
+
+def _read_on(digest: _Digest, source: Source, encoding: str) -> tuple[_Digest, str, list[str]]:
+    """The digest after this source; why it is left out, if it is; its name, if its line ends were
+    changed. Raises UserError as ``read_blocks`` does."""
+    digest, kind, changed = digest.copy(), "empty", []
+    for text in read_blocks(source, encoding, changed):
+        if kind and source.folder and PAGE in text[:1024]:
+            return digest, "of our pages", []
+        kind = ""
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        if digest.is_longer():
+            break
+    digest.end_file()
+    return digest, kind, changed
 
 
 def _size_of(fingerprint: str | None) -> int:
@@ -281,12 +317,6 @@ def _may_hold(sources: list[Source], size: int) -> bool:
     except OSError:  # gone meanwhile
         return False
     return size <= 4 * n_bytes and n_bytes <= 8 * size + 4 * len(sources)
-
-
-def _end_file(digest: "hashlib._Hash", own_size: int, size: int) -> str:
-    """The fingerprint up to here. The end of a file counts: the next begins on a new line."""
-    digest.update(f"\0{own_size}\0".encode())
-    return f"{digest.hexdigest()}-{size}"
 
 
 def _notes(left_out: LeftOut, changed: list[str]) -> list[str]:
