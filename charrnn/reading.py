@@ -22,7 +22,7 @@ from charrnn.device import pick_device
 from charrnn.errors import UserError
 from charrnn.model import CharRNN
 
-BLOCK = 1 << 22  # characters mapped at a time: numpy indexes with eight bytes each
+BLOCK = 1 << 20  # characters at a time, of which several copies are made
 
 
 @dataclass(frozen=True)
