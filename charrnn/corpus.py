@@ -43,7 +43,8 @@ ANNA_BYTES = 2_025_486
 ANNA_SHA256 = "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9"
 
 IN_MEMORY = 1 << 26  # bytes of text; a longer one is encoded once, to a file that is mapped
-MOST_TOKENS = 20_000  # distinct characters: every script of one language fits
+MOST_TOKENS = 20_000  # distinct characters to train on: every script of one language fits
+LARGEST_VOCABULARY = 1 << 16  # of a text, to be counted
 LONGEST_HEADER = 1 << 20  # bytes, of the file with the ids
 
 
@@ -85,6 +86,7 @@ def load_corpus(
     fingerprint: str | None = None,
     known: tuple[str, ...] = (),
     own: Iterable[tuple[str, str]] = (),
+    most_tokens: int = MOST_TOKENS,
 ) -> Corpus:
     """The text that ``--data`` names: None is Anna Karenina, ``python-docs`` needs no file at all.
 
@@ -95,7 +97,8 @@ def load_corpus(
     read in the encoding beside it is read so.
 
     Raises UserError, before anything is written, for what cannot be read as text in this encoding,
-    is another text than it must be, or has too many distinct characters; and as ``download`` does.
+    is another text than it must be, or has more than ``most_tokens`` distinct characters; and as
+    ``download`` does.
     """
     encoding = check_encoding(encoding)
     if data == ["python-docs"]:
@@ -122,7 +125,7 @@ def load_corpus(
     key = text.fingerprint if min_count == 1 else f"{min_count}-{text.fingerprint}"
 
     def encode(file: BinaryIO) -> None:
-        _encode(read_text(text.sources, encoding), min_count, key, file, folder)
+        _encode(read_text(text.sources, encoding), min_count, most_tokens, key, file, folder)
 
     notes = [*text.notes]
     if text.size > IN_MEMORY and not any(source.copy for source in text.sources):
@@ -133,6 +136,7 @@ def load_corpus(
         with scratch_file(folder) as file:
             encode(file)
             ids, tokens = _open_encoded(file)
+    _refuse_many(len(tokens), most_tokens)  # those of a cache that was made to be read only
     files = tuple(os.path.relpath(s.name, s.folder) for s in text.sources if s.folder)
     return Corpus(ids, Vocabulary(tokens), text.fingerprint, paths, notes, name, files)
 
@@ -184,6 +188,7 @@ def _from_cache(
 def _encode(
     blocks: Iterable[str],
     min_count: int,
+    most_tokens: int,
     fingerprint: str,
     file: BinaryIO,
     folder: Path | None,
@@ -195,20 +200,20 @@ def _encode(
     """
     place_of = np.full(0x110000, -1, dtype=np.int32)  # of each code point, in order of appearance
     points = np.empty(0, dtype=np.uint32)
-    counts = np.zeros(1 << 16, dtype=np.int64)  # of each place
+    counts = np.zeros(LARGEST_VOCABULARY, dtype=np.int64)  # of each place
     with scratch_file(folder) as places_file:
         for text in blocks:
             block = code_points(text)
             new = np.unique(block[place_of[block] < 0])
             points = np.append(points, new)
-            _refuse_many(len(points), len(counts))
+            _refuse_many(len(points), LARGEST_VOCABULARY)
             place_of[new] = np.arange(len(points) - len(new), len(points))
             places = place_of[block].astype(np.uint16)
             counts += np.bincount(places, minlength=len(counts))
             places_file.write(places.tobytes())
         kept = np.where(counts[: len(points)] < min_count, ord(UNKNOWN), points)
         tokens, ids = np.unique(kept, return_inverse=True)
-        _refuse_many(len(tokens), MOST_TOKENS)
+        _refuse_many(len(tokens), most_tokens)
         ids = ids.astype(_dtype(len(tokens)))
         header = {"fingerprint": fingerprint, "tokens": list(map(chr, tokens))}
         header["n_ids"] = int(counts.sum())
@@ -245,7 +250,7 @@ def _is_whole(file: BinaryIO, fingerprint: str) -> bool:
         tokens, n_ids = header["tokens"], header["n_ids"]
         fits = (
             header["fingerprint"] == fingerprint
-            and 0 < len(tokens) <= MOST_TOKENS
+            and 0 < len(tokens) <= LARGEST_VOCABULARY
             and tokens == sorted(set(tokens))
             and all(len(token) == 1 for token in tokens)
         )

@@ -75,8 +75,10 @@ def score_line(reader: Reader, line: str, top: int, end: bool) -> Iterator[dict[
     A character that a model never saw and has no U+FFFD for costs what the least likely one costs
     there, and is not read.
     """
+    if end:
+        line += "\n"
     form, unseen = reader.best_form(lambda: [line])
-    points = np.concatenate(list(in_form([line + "\n" * end], form)))
+    points = np.concatenate(list(in_form([line], form)))
     for model, table in zip(reader.models, reader.tables, strict=True):
         net, ids = model.net, table[points]
         read = ids >= 0

@@ -16,7 +16,7 @@ from torch import Tensor
 from charrnn.checkpoint import build_model, load_dict
 from charrnn.cli import Parser
 from charrnn.console import brief
-from charrnn.corpus import ANNA, Corpus, load_corpus
+from charrnn.corpus import ANNA, LARGEST_VOCABULARY, Corpus, load_corpus
 from charrnn.data import UNKNOWN, code_points, split_text
 from charrnn.device import pick_device
 from charrnn.errors import UserError
@@ -40,8 +40,8 @@ class Model:
 
     def trained_on(self, corpus: Corpus) -> bool | None:
         """Whether this is the text of its training; None if the checkpoint does not say."""
-        known = self.checkpoint.get("fingerprint")
-        return known == corpus.fingerprint if isinstance(known, str) else None
+        _, known = self.own_text()
+        return known == corpus.fingerprint if known else None
 
     def setting(self, name: str, kind: type, default: Any) -> Any:
         """A setting of its run, where the checkpoint has one of this type; it may hold anything."""
@@ -123,9 +123,13 @@ def read_corpus(args: Namespace, models: list[Model]) -> Corpus:
     """
     own = [] if args.encoding else [model.own_text() for model in models]
     own = [(encoding, fingerprint) for encoding, fingerprint in own if fingerprint]
-    encoding = args.encoding or "utf-8"
     name = "" if args.data else models[0].text_name()
-    corpus = load_corpus(_find(models[0], name) if name else args.data, encoding=encoding, own=own)
+    corpus = load_corpus(
+        _find(models[0], name) if name else args.data,
+        encoding=args.encoding or "utf-8",
+        own=own,
+        most_tokens=LARGEST_VOCABULARY,
+    )
     if name and not models[0].trained_on(corpus):
         raise _not_found(models[0], name)
     return corpus
@@ -265,10 +269,12 @@ def in_form(pieces: Iterable[str], form: str) -> Iterator[np.ndarray]:
     """The code points of a text in a normal form; cut at line ends, which join with nothing."""
     rest = ""
     for piece in pieces:
-        whole, newline, rest = (rest + piece).rpartition("\n") if form else ("", "", piece)
-        if not (form and newline):
-            whole, rest = rest, ""
-        whole += newline
-        yield code_points(unicodedata.normalize(form, whole) if form else whole)
+        if not form:
+            yield code_points(piece)
+            continue
+        lines, newline, rest = (rest + piece).rpartition("\n")
+        if not newline:  # a long line is cut anywhere, or it would have to be held in memory
+            lines, rest = rest, ""
+        yield code_points(unicodedata.normalize(form, lines + newline))
     if rest:
         yield code_points(unicodedata.normalize(form, rest))

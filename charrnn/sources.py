@@ -41,16 +41,16 @@ class Source:
     def blocks(self) -> Iterator[bytes]:
         """Its bytes. Raises UserError where they cannot be read."""
         try:
-            with (
-                nullcontext(self.copy)
-                if self.copy
-                else open(os.open(self.name, os.O_RDONLY | NOT_WAITING), "rb") as file
-            ):
+            with nullcontext(self.copy) if self.copy else _open(self.name) as file:
                 file.seek(0)
                 while raw := file.read(BLOCK):
                     yield raw
         except (OSError, ValueError) as error:
             raise _unreadable(self.name, error) from None
+
+
+def _open(name: str) -> BinaryIO:
+    return open(os.open(name, os.O_RDONLY | NOT_WAITING), "rb")
 
 
 def _unreadable(name: str, error: Exception) -> UserError:

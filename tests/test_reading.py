@@ -155,6 +155,18 @@ def test_the_normal_form_is_the_one_that_the_model_knows(
     assert ("which looks the same" in " ".join(text.notes)) == (char != written)
 
 
+def test_more_kinds_of_characters_than_one_can_train_on() -> None:
+    """A text whose rare characters were folded in training."""
+    rare = "".join(map(chr, range(0x4E00, 0x4E00 + 20_001)))
+    Path("a.txt").write_text("ab" * 50 + rare, encoding="utf-8")
+    own = load_corpus(["a.txt"], min_count=2)
+    assert own.vocabulary.tokens == ("a", "b", "\ufffd")
+    text = read(["ab\ufffd"], "all", settings={"min_count": 2}, fingerprint=own.fingerprint)
+    assert text.ids[0].tolist() == own.ids.tolist()
+    with pytest.raises(UserError, match="more than 20,000 distinct"):
+        load_corpus(["a.txt"])
+
+
 def test_only_what_both_models_held_out_is_read() -> None:
     Path("a.txt").write_text("ab\n" * 100)
     fingerprint = load_corpus(["a.txt"]).fingerprint
