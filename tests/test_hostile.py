@@ -104,7 +104,7 @@ def changes(value: Any) -> Iterator[tuple[str, Any]]:
         yield "twice", value + value
         yield "short", value[:-1]
         yield "reversed", value[::-1]
-        for i in (0, len(value) - 1):
+        for i in (0, len(value) - 1) if value else ():
             for what, other in changes(value[i]):
                 yield f"{i}, {what}", (*value[:i], other, *value[i + 1 :])
     else:
