@@ -62,7 +62,8 @@ def say(line: str) -> None:
 def catch_signals() -> Iterator[list[int]]:
     """A list that receives SIGINT, SIGTERM or SIGHUP once; a second one ends the process at once.
 
-    Only the main thread can be told of signals; elsewhere the list stays empty.
+    A signal that was ignored when this begins stays ignored, as SIGHUP under nohup. Only the main
+    thread can be told of signals; elsewhere the list stays empty.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -71,11 +72,14 @@ def catch_signals() -> Iterator[list[int]]:
 
     def catch(number: int, _frame: object) -> None:
         caught.append(number)
-        for each in ENDING:
+        for each in before:
             signal.signal(each, signal.SIG_DFL)
         say("\nfinishing this step and saving; once more stops at once")
 
-    before = {number: signal.signal(number, catch) for number in ENDING}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    before = {n: handler for n, handler in handlers.items() if handler != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, catch)
     try:
         yield caught
     finally:

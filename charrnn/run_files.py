@@ -83,7 +83,7 @@ class RunFiles:
         self.net_path, self.stem = Path(ckpt), Path(name).name
         self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
         self.paths = [self.net_path, self.resume_path, self.log_path]
-        self.inputs: list[Path] = []  # files that the run reads
+        self.inputs: list[Path] = []  # files of the text
         self.about: dict[str, Any] = {}  # what the model's file and the log say of the run
         self.saved_with: dict[str, Any] = {}  # what the .resume holds besides the state
         self.log: list[bytes] = []  # its lines
@@ -139,8 +139,6 @@ class RunFiles:
         """What will be said of the run in its files; nothing is written yet. ``saved``: of the run
         that goes on."""
         self.inputs = [*corpus.paths]
-        if settings.init_from and not saved:
-            self.inputs.append(Path(settings.init_from))
         if settings.tensorboard and self.is_main:
             self.board = tensorboard_writer(settings.tensorboard)
         name = ", ".join(path.name for path in corpus.paths[:3]) or "python-docs"

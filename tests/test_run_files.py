@@ -124,14 +124,22 @@ def test_a_text_is_never_written_to(tmp_path: Path, text: str, link: str, ckpt: 
     refuse(tmp_path, "choose another name", data=data, ckpt=str(tmp_path / ckpt))
 
 
-@pytest.mark.parametrize("ckpt", ["rnn.net", "copy.net", "folder/../rnn.net"])
-def test_a_model_to_start_from_is_never_written_to(tmp_path: Path, ckpt: str) -> None:
+@pytest.mark.parametrize("ckpt", ["rnn.net", "copy.net", "link.net", "folder/../rnn.net"])
+def test_a_model_to_start_from_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture, ckpt: str
+) -> None:
     (tmp_path / "folder").mkdir()
-    source = str(tmp_path / "rnn.net")
+    source = tmp_path / "rnn.net"
     save_checkpoint(source, CharRNN(tuple("\nabcdef "), 4, 1))
     os.link(source, tmp_path / "copy.net")
-    write_text(tmp_path)
-    refuse(tmp_path, "choose another name", ckpt=str(tmp_path / ckpt), init_from=source)
+    os.symlink("rnn.net", tmp_path / "link.net")
+    before = source.read_bytes()
+    tiny(tmp_path, ckpt=str(tmp_path / ckpt), init_from=str(source))
+    aside = "copy.1.net" if ckpt == "copy.net" else "rnn.1.net"
+    assert (tmp_path / aside).read_bytes() == before
+    assert f"set aside as {aside}" in capsys.readouterr().out
+    state = Path(ckpt).with_suffix(".resume").name
+    assert go_on(tmp_path, state, epochs=2).status == 0  # it needs the old model no more
 
 
 def test_models_kept_on_the_way_are_an_earlier_runs_too(tmp_path: Path) -> None:
@@ -147,7 +155,8 @@ def test_models_kept_on_the_way_are_an_earlier_runs_too(tmp_path: Path) -> None:
     for name, raw in first.items():
         stem, _, suffix = name.rpartition(".")
         assert last[f"{stem}.1.{suffix}"] == raw  # set aside once, not again and again
-    refuse(folder, "choose another name", data=data, init_from=str(folder / kept[0]))
+    assert tiny(folder, data=data, init_from=str(folder / kept[0])).status == 0
+    assert last[kept[0]] == (folder / kept[0].replace(".net", ".3.net")).read_bytes()
 
 
 BAD_NAMES = ["", ".", "folder", "folder/", ".net", "folder/.net", "fifo", "/dev/null", "/dev/zero"]

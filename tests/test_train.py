@@ -135,6 +135,26 @@ def test_signals_save_and_say_how_to_go_on(tmp_path: Path, name: str) -> None:
     load_checkpoint(tmp_path / "rnn.net")  # stopped before the first evaluation, and yet a model
 
 
+def test_a_signal_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
+    write_text(tmp_path)
+
+    def as_nohup_does() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a script's background job
+
+    flags = ("--data", "a.txt", "--minutes", "5", "--n-hidden", "8")
+    process = start(tmp_path, *flags, preexec_fn=as_nohup_does)
+    while not (tmp_path / "rnn.resume").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=2)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, out
+
+
 def test_a_second_ctrl_c_stops_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
     with catch_signals() as caught:
