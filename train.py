@@ -147,7 +147,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         files.describe(settings, corpus, tokens, saved)
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
-        notes = files.take_up(progress) if saved else files.begin()
+        notes = files.take_up(state) if saved else files.begin()
         report.header(settings, model, batches, val_ids, dtype, budget, progress)
         report.say(*device_notes(settings.device, device), *corpus.notes, *notes)
         files.save(state)
@@ -187,7 +187,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     val_loss = dist.from_main(
                         lambda: evaluate_pieces(model, val_ids, progress.val_chars, dtype)
                     )
-                    files.keep_if_best(model, val_loss, progress)
+                    files.keep_if_best(model, val_loss, state)
                 files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
                     # before the save, which is to hold that it counts anew

@@ -5,6 +5,7 @@ import os
 import pickletools
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from charrnn.console import brief
 from charrnn.errors import UserError
-from charrnn.files import atomic_file, require_regular
+from charrnn.files import atomic_file, reason, require_regular
 from charrnn.model import CELLS, CharRNN
 
 ALLOWED_GLOBALS = {  # what the pickles that torch.save makes of tensors in dicts call
@@ -25,12 +26,31 @@ MOST_PICKLED = 1 << 22  # bytes of plain values, each of which may become 64 byt
 
 
 def save_dict(path: str | Path, contents: dict[str, Any]) -> None:
-    """Save plain values and tensors so that ``load_dict`` reads them back. Raises OSError."""
+    """Save plain values and tensors so that ``load_dict`` reads them back.
+
+    Raises OSError, and UserError for numbers that are not finite: they would be refused when read.
+    """
+    if not all(bool(each.isfinite().all()) for each in _tensors(contents)):
+        raise UserError(
+            f"{path}: not saved, since its weights are no longer finite numbers; lower --lr or "
+            "--clip"
+        )
     with atomic_file(path) as file:
         try:
             torch.save(contents, file)
-        except RuntimeError as error:  # how torch reports a full disk
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch has words of its own for a full disk
+                raise error.__context__ from None
             raise OSError(f"{path}: {error}") from None
+
+
+def _tensors(contents: Any) -> Iterator[Tensor]:
+    """All tensors in nested dicts, lists and tuples."""
+    if isinstance(contents, Tensor):
+        yield contents
+    elif isinstance(contents, (dict, list, tuple)):
+        for each in contents.values() if isinstance(contents, dict) else contents:
+            yield from _tensors(each)
 
 
 def load_dict(path: str | Path) -> dict[str, Any]:
@@ -48,7 +68,7 @@ def load_dict(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train.py makes one") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path}: cannot be read: {reason(error)}") from None
     except Exception:  # a damaged pickle can raise almost anything
         raise UserError(f"{path}: not a checkpoint, or a damaged one; train.py makes one") from None
     if not isinstance(contents, dict):
@@ -123,7 +143,8 @@ def check_tokens(tokens: Any, where: str) -> tuple[str, ...]:
 def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
     """Save a dict: the notebook's four keys, ``drop_prob``, ``cell`` and what ``extra`` names.
 
-    The notebook's own lines load it. ``path`` is replaced in one step. Raises OSError.
+    The notebook's own lines load it. ``path`` is replaced in one step. Raises OSError, and
+    UserError for weights that are not finite numbers.
     """
     contents = {
         "n_hidden": model.n_hidden,

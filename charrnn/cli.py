@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from charrnn.console import say
 from charrnn.errors import UserError
+from charrnn.files import reason
 
 LARGEST = sys.float_info.max
 Main = Callable[[list[str] | None], int | None]
@@ -113,6 +114,8 @@ def command(main: Main) -> Main:
             return 130
         except (UserError, OSError, MemoryError, RuntimeError) as error:
             problem = str(error)
+            if isinstance(error, OSError) and error.filename:
+                problem = f"{error.filename}: {reason(error)}"
             if not isinstance(error, (UserError, OSError)):
                 if not isinstance(error, MemoryError) and "memory" not in problem:
                     raise

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pydoc_data.topics
+import re
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from charrnn.data import UNKNOWN, Vocabulary, code_points
 from charrnn.encodings import check_encoding
 from charrnn.errors import UserError
-from charrnn.files import atomic_file, scratch_file
+from charrnn.files import atomic_file, reason, remove_leftovers, scratch_file
 from charrnn.sources import (
     BLOCK,
     STDIN,
@@ -174,15 +175,33 @@ def _from_cache(
             notes.append(f"{cache}: damaged, or of another text; made anew")
         if cache.is_symlink():  # its name can be guessed: nothing is written through it
             cache.unlink()
+        name = cache.name.removesuffix(f".{fingerprint[:16]}.ids")
+        remove_leftovers(cache.parent, re.escape(name) + r"\.[0-9a-f]{16}\.ids")
         with atomic_file(cache) as file:
             encode(file)
+        if others := _remove_caches(cache, name):
+            notes.append(f"removed what was cached of {name} as it was before: {', '.join(others)}")
         with cache.open("rb") as file:
             return _open_encoded(file)
     except OSError as error:
         raise UserError(
-            f"{cache}: {error.strerror or error}; a text of this size is encoded to a file beside "
-            "it: make room there, or copy the text to a folder that can be written"
+            f"{cache}: {reason(error)}; a text of this size is encoded to a file beside it, in a "
+            "folder that can be written"
         ) from None
+
+
+def _remove_caches(cache: Path, name: str) -> list[str]:
+    """Remove the caches of other versions of the text ``name``; the names of those."""
+    removed = []
+    for path in sorted(cache.parent.iterdir()):
+        found = re.fullmatch(re.escape(name) + r"\.([0-9a-f]{16})\.ids", path.name)
+        if found and path.is_file() and path != cache:
+            head = f'{{"fingerprint": "{found[1]}'.encode()  # as _encode begins: it is no other's
+            with suppress(OSError), path.open("rb") as file:
+                if file.read(len(head)) == head:
+                    path.unlink()
+                    removed.append(path.name)
+    return removed
 
 
 def _encode(

@@ -25,6 +25,25 @@ RUN_SUFFIXES = (".net", ".resume", ".jsonl")  # of the files that a run writes
 NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # nor waiting
 
 
+ADVICE = {  # by what the system says
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EFBIG: "make room there, or raise the limit on a file's size",
+    errno.EACCES: "change its permissions, or choose another name",
+    errno.EPERM: "change its permissions, or choose another name",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def reason(error: OSError | ValueError, otherwise: str = "choose another name") -> str:
+    """The system's reason for an error, and what to do about it: ``otherwise`` for rare ones."""
+    number, words = getattr(error, "errno", None), getattr(error, "strerror", None)
+    return f"{words or error}; {ADVICE.get(number, otherwise)}"
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write that replaces ``path`` at the end, or leaves it alone if anything fails.
@@ -34,7 +53,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """
     with _naming(path):
         target = _target(path)
-        _remove_leftovers(target)
+        remove_leftovers(target.parent, re.escape(target.name))
         file, partial = _create(target)
         try:
             with file:
@@ -80,8 +99,8 @@ def check_output(
             partial.unlink()
         read = next((source for source in inputs if _are_same(path, source)), None)
     except (OSError, ValueError) as error:  # ValueError: no name at all, as "a\0b"
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be written: {reason}; name another file") from None
+        problem = reason(error, "name another file")
+        raise UserError(f"{path}: cannot be written: {problem}") from None
     if read is not None:
         raise UserError(f"{path}: is the file {read}, which is read; choose another name to write")
 
@@ -94,9 +113,8 @@ def scratch_file(folder: str | Path | None = None) -> Iterator[BinaryIO]:
         with tempfile.TemporaryFile(dir=where) as file:
             yield file
     except OSError as error:
-        raise UserError(
-            f"{where}: {error.strerror or error}; make room there for a temporary file"
-        ) from None
+        problem = reason(error, "set TMPDIR to a folder for temporary files")
+        raise UserError(f"{where}: {problem}") from None
 
 
 def require_regular(path: str | Path, what: str) -> None:
@@ -107,8 +125,9 @@ def require_regular(path: str | Path, what: str) -> None:
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        problem = "no such file" if isinstance(error, FileNotFoundError) else reason
+        problem = getattr(error, "strerror", None) or error
+        if isinstance(error, FileNotFoundError):
+            problem = "no such file"
     else:
         if stat.S_ISREG(mode):
             return
@@ -177,11 +196,12 @@ def _create(target: Path) -> tuple[BinaryIO, Path]:
         file.close()  # another writer took it for a dead one's just before it was locked
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Delete what killed writers of ``target`` left: files named as theirs that nobody locks."""
-    pattern = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{16}\.tmp")
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Delete what killed writers of files whose names match the pattern ``name`` left half-written
+    in a folder: temporary files that nobody locks."""
+    pattern = re.compile(rf"\.{name}\.[0-9a-f]{{16}}\.tmp")
     with suppress(OSError):
-        for entry in [e for e in os.scandir(target.parent) if pattern.fullmatch(e.name)]:
+        for entry in [e for e in os.scandir(folder) if pattern.fullmatch(e.name)]:
             if entry.is_file(follow_symlinks=False):
                 with suppress(OSError):
                     _remove_if_unlocked(entry.path)
@@ -237,7 +257,8 @@ def _open_lock(lock: Path) -> int:
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | NOT_THROUGH_LINKS, 0o666)
     except OSError as error:
-        raise UserError(f"{lock}: cannot be opened: {error.strerror}; remove it") from None
+        problem = reason(error, "remove it")
+        raise UserError(f"{lock}: cannot be opened: {problem}") from None
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # a hard link to someone's file
         os.close(descriptor)

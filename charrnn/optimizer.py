@@ -60,7 +60,10 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """Move all weights, or none where ``found_inf`` is 1."""
+        """Move all weights, or change nothing where ``found_inf`` is 1, except that on an
+        accelerator the step is counted: to ask would be to wait for the device."""
+        if self.found_inf.device.type == "cpu" and self.found_inf:
+            return
         for group in self.param_groups:
             for weight in group["params"]:
                 state = self.state[weight]
@@ -69,7 +72,8 @@ class Muon(torch.optim.Optimizer):
                 momentum.lerp_(gradient, 1 - MOMENTUM)
                 if state["step"] % self.every == 0:
                     nesterov = gradient.lerp(momentum, MOMENTUM)
-                    state["direction"] = orthogonal(nesterov, self.dtype)
+                    direction = orthogonal(nesterov, self.dtype)
+                    state["direction"] = direction.where(good, state["direction"])
                 state["step"] += 1
                 lr = group["lr"] * good
                 weight.mul_(1 - lr * self.weight_decay).sub_(state["direction"] * lr)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from charrnn.board import Board
 from charrnn.checkpoint import build_model, load_dict, save_checkpoint, save_dict
 from charrnn.cli import Number
 from charrnn.console import Terminal, escape_control_chars
@@ -26,6 +27,8 @@ from charrnn.files import (
     atomic_file,
     check_output,
     locked,
+    reason,
+    remove_leftovers,
     require_regular,
     set_aside,
 )
@@ -81,20 +84,23 @@ class RunFiles:
         if "\0" in ckpt:
             raise UserError(f"--ckpt {ckpt}: no name may have a zero byte in it")
         self.net_path, self.stem = Path(ckpt), Path(name).name
+        self.kept_name = re.escape(self.stem) + r"\.step[0-9]+\.net"  # a pattern, for --keep all
         self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
         self.paths = [self.net_path, self.resume_path, self.log_path]
         self.inputs: list[Path] = []  # files of the text
         self.about: dict[str, Any] = {}  # what the model's file and the log say of the run
         self.saved_with: dict[str, Any] = {}  # what the .resume holds besides the state
         self.log: list[bytes] = []  # its lines
-        self.board: Any = None  # TensorBoard's writer
-        self.save_errors: dict[Path, OSError] = {}  # of files whose last save failed
+        self.board: Board | None = None
+        self.save_errors: dict[Path, str] = {}  # of the run's own files whose last save failed
+        self.best_step = 0  # of the model on disk, which may be newer than the .resume
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs from these names, and from files that they are links to; one process
-        locks for all of this run."""
+        locks for all of this run. At the end TensorBoard's files are closed."""
         with ExitStack() as locks:
+            locks.callback(lambda: self.board and self.board.close())
             if self.is_main:
                 self.net_path.parent.mkdir(parents=True, exist_ok=True)
                 real = (Path(os.path.realpath(path)) for path in self.paths)
@@ -140,7 +146,7 @@ class RunFiles:
         that goes on."""
         self.inputs = [*corpus.paths]
         if settings.tensorboard and self.is_main:
-            self.board = tensorboard_writer(settings.tensorboard)
+            self.board = Board(settings.tensorboard)
         name = ", ".join(path.name for path in corpus.paths[:3]) or "python-docs"
         run = saved["run"] if saved else new_run_id(settings, corpus.fingerprint)
         self.saved_with = {
@@ -167,25 +173,37 @@ class RunFiles:
         """
         if not self.is_main:
             return []
-        for path in [*self.paths, *self._all_kept()]:
-            check_output(path, self.inputs)
+        self._claim_names()
         self.log = [_line(self.about)]
         return _said_aside(set_aside([*self.paths, *self._all_kept()]))
 
+    def _claim_names(self) -> None:
+        """Check that all names can be written, and remove what killed writers left.
+
+        Raises UserError for one that cannot be, or is that of a file of the text.
+        """
+        for path in [*self.paths, *self._all_kept()]:
+            check_output(path, self.inputs)
+        remove_leftovers(self.net_path.parent, self.kept_name)
+
     def _all_kept(self) -> list[Path]:
         """The models that ``--keep all`` left under this name."""
-        name = re.compile(re.escape(self.stem) + r"\.step[0-9]+\.net")
-        return sorted(p for p in self.net_path.parent.iterdir() if name.fullmatch(p.name))
+        folder = self.net_path.parent
+        found = sorted(p for p in folder.iterdir() if re.fullmatch(self.kept_name, p.name))
+        return [path for path in found if not _has_state(path)]
 
-    def take_up(self, progress: Progress) -> list[str]:
-        """For a run that goes on: its log up to this step, and its best loss.
+    def take_up(self, state: TrainState) -> list[str]:
+        """For a run that goes on: its log up to this step, and its best loss; every process has to
+        call it.
 
         What another run left under its names is set aside. Returns what to say of that.
         """
-        if not self.is_main:
-            return []
-        for path in [*self.paths, *self._all_kept()]:
-            check_output(path, self.inputs)
+        notes = self._find_own(state.progress) if self.is_main else []
+        state.share_best()
+        return notes
+
+    def _find_own(self, progress: Progress) -> list[str]:
+        self._claim_names()
         notes, run = [], self.about["run"]
         if self.log_path.exists():
             self.log = self.log_path.read_bytes().splitlines(keepends=True)
@@ -207,6 +225,7 @@ class RunFiles:
         elif net is not None and net["val_chars"] == progress.val_chars:
             # saved just before the process was killed, when the state was not yet
             progress.best = min(progress.best, net["val_loss"])
+            self.best_step = net["step"]
         return notes
 
     def _own_model(self) -> dict[str, Any] | None:
@@ -254,9 +273,9 @@ class RunFiles:
             "val_chars": None if val_loss is None else progress.val_chars,
         }
         self.log.append(_line(line | changed))
-        for name in ("train_loss", "val_loss", "lr") if self.board and not changed else ():
-            if line[name] is not None:
-                self.board.add_scalar(name, line[name], progress.step)
+        if self.board and not changed:
+            curves = ("train_loss", "val_loss", "lr")
+            self.board.add(progress.step, {name: line[name] for name in curves})
 
     def readable_log(self) -> list[dict[str, Any]]:
         """The lines of the log that can be read."""
@@ -272,26 +291,35 @@ class RunFiles:
             self._try(self.log_path, self._write_log)
             self._try(self.resume_path, lambda: save_dict(self.resume_path, contents))
 
-    def keep_if_best(self, model: CharRNN, val_loss: float, progress: Progress) -> None:
-        """Write the model if none had a lower loss, and with ``--keep all`` in any case."""
-        if self.saved_with["settings"]["keep"] == "all":
-            path = self.net_path.with_name(f"{self.stem}.step{progress.step:06}.net")
-            self.save_model(model, val_loss, progress.val_chars, progress.step, path)
+    def keep_if_best(self, model: CharRNN, val_loss: float, state: TrainState) -> None:
+        """Write the model if none had a lower loss, and with ``--keep all`` in any case; every
+        process has to call it."""
+        progress = state.progress
+        what = val_loss, progress.val_chars, progress.step
         better = val_loss < progress.best
-        progress.worse_in_a_row = 0 if better else progress.worse_in_a_row + 1
-        if better and self.save_model(model, val_loss, progress.val_chars, progress.step):
+        # what is evaluated again after a kill is no worse than the model that was saved then
+        known = better or progress.step <= self.best_step
+        progress.worse_in_a_row = 0 if known else progress.worse_in_a_row + 1
+        if better and self.save_model(model, *what):
             progress.best = val_loss
+        if self.saved_with["settings"]["keep"] == "all":
+            self.save_model(model, *what, f"{self.stem}.step{progress.step:06}.net")
+        state.share_best()
 
     def save_model(
-        self, model: CharRNN, val_loss: float, val_chars: int, step: int, path: Path | None = None
+        self, model: CharRNN, val_loss: float, val_chars: int, step: int, name: str | None = None
     ) -> bool:
-        """Write the model, with its loss on so many characters; False where the disk refuses,
-        which is said once. 0 characters: no candidate for the best when the run goes on."""
+        """Write the model, with its loss on so many characters; False where that fails, which is
+        said. 0 characters: no candidate for the best when the run goes on. ``name``: of the file,
+        beside the run's own, in which it is kept in any case."""
         figures = {"val_loss": val_loss, "val_bpc": val_loss / math.log(2), "val_chars": val_chars}
         contents = {**self.about, **figures, "step": step}
-        path = path or self.net_path
+        path = self.net_path.with_name(name) if name else self.net_path
         if not self.is_main:
             return True
+        if name and _has_state(path):
+            _say_unsaved(f"{path}: is another run's; this one goes on without it")
+            return False
         return self._try(path, lambda: save_checkpoint(path, model, **contents))
 
     def conclude(
@@ -330,36 +358,37 @@ class RunFiles:
 
     def require_saved(self) -> None:
         """Raises UserError where the last save failed."""
-        for error in self.save_errors.values():
-            raise UserError(f"the last save failed: {error}; older files are whole")
+        for problem in self.save_errors.values():
+            raise UserError(f"the last save failed: {problem}; older files are whole")
 
     def _write_log(self) -> None:
         with atomic_file(self.log_path) as file:
             file.writelines(self.log)
 
     def _try(self, path: Path, write: Callable[[], None]) -> bool:
+        """Write a file; False where that fails. What is tried again later is said once."""
         try:
             write()
-        except OSError as error:
+        except (OSError, UserError) as error:
+            problem = f"{path}: {reason(error)}" if isinstance(error, OSError) else str(error)
+            if path not in self.paths:  # a model kept on the way has only this one try
+                _say_unsaved(f"{problem}; the run goes on without it")
+                return False
             if not self.save_errors:
-                line = f"could not save: {error}; the run goes on, and tries again"
-                Terminal(sys.stdout).write(escape_control_chars(line) + "\n")
-            self.save_errors[path] = error
+                _say_unsaved(f"{problem}; the run goes on, and tries again")
+            self.save_errors[path] = problem
             return False
         self.save_errors.pop(path, None)
         return True
 
 
-def tensorboard_writer(folder: str) -> Any:
-    """torch's own writer of TensorBoard's files. Raises UserError where TensorBoard is missing."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # not everyone has it
-    except ImportError:
-        raise UserError(
-            "--tensorboard: the package tensorboard is not installed; pip install tensorboard, or "
-            "leave --tensorboard out and see python -m charrnn.curves"
-        ) from None
-    return SummaryWriter(folder)
+def _say_unsaved(problem: str) -> None:
+    Terminal(sys.stdout).write(escape_control_chars(f"could not save: {problem}") + "\n")
+
+
+def _has_state(net: Path) -> bool:
+    """Whether a model has a .resume beside it: it is a run's own, not one kept on the way."""
+    return net.with_suffix(".resume").exists()
 
 
 def decisive(settings: Settings) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The settings of a run: which values each may have, and the presets for what is left open."""
 
 import math
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
@@ -35,12 +35,18 @@ class AnyText:
     def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and 0 < len(value) < 100_000
 
+    def __str__(self) -> str:
+        return "a text of 1 to 99,999 characters"
+
 
 class Texts:
     """A list of such texts."""
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, list) and len(value) > 0 and all(v in AnyText() for v in value)
+
+    def __str__(self) -> str:
+        return "a name, or a list of at least one"
 
 
 def one_of(values: Container, default: Any = MISSING, optional: bool = False) -> Any:
@@ -109,25 +115,34 @@ class Settings:
 
 
 def check_fields(kind: type, values: Any, where: str) -> None:
-    """Hold ``values``, from a file, against the fields of a dataclass with ``one_of`` metadata.
+    """Check ``values`` by the ``one_of`` metadata of a dataclass's fields.
 
-    Raises UserError that names ``where`` and the first value that is missing, unknown or not one
-    of those allowed.
+    A field that is missing has its default, so that what an older version saved is good. Raises
+    UserError that names ``where`` and the first value that is missing without having a default,
+    unknown or not one of those allowed.
     """
-    allowed = {f.name: f.metadata for f in fields(kind) if "values" in f.metadata}
-    for name in values if isinstance(values, dict) else ():
-        if name not in allowed:
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: not what train.py saves")
+    known = {f.name: f for f in fields(kind) if "values" in f.metadata}
+    for name, value in values.items():
+        if name not in known:
             raise UserError(f"{where}: {brief(name)} is no such name")
-    if not isinstance(values, dict) or values.keys() != allowed.keys():
-        raise UserError(f"{where}: not what train.py of this version saves")
-    for name, rule in allowed.items():
-        value = values[name]
-        if value is None and rule["optional"]:
-            continue
-        # of a tuple or dict, 1 == True and an unhashable value are no members
-        plain = type(value) in (bool, str) or not isinstance(rule["values"], (tuple, dict))
-        if not plain or value not in rule["values"]:
-            raise UserError(f"{where}: {name} is {brief(value)}, which no run could have")
+        check_value(name, value, known[name].metadata, where)
+    for name, each in known.items():
+        if name not in values and each.default is MISSING:
+            raise UserError(f"{where}: {name} is missing")
+
+
+def check_value(name: str, value: Any, rule: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a value that a field with this metadata cannot have."""
+    allowed = rule["values"]
+    is_choice = isinstance(allowed, (tuple, dict))
+    # of a tuple or dict, 1 == True and an unhashable value are no members
+    plain = type(value) in (bool, str) or not is_choice
+    good = (value is None and rule["optional"]) or (plain and value in allowed)
+    if not good:
+        words = f"one of {', '.join(map(str, allowed))}" if is_choice else allowed
+        raise UserError(f"{where}: {name} is {brief(value)}, not {words}")
 
 
 # notebook: the notebook's own; 54 large steps an epoch, so it learns slowly and wants a GPU

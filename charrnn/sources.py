@@ -178,6 +178,8 @@ def _kind(path: Path, seen: set[tuple[int, int]]) -> str:
         return "hidden"
     if path.suffix in (*RUN_SUFFIXES, ".ids"):
         return path.suffix
+    if path.name.startswith("events.out.tfevents."):
+        return "of TensorBoard"
     try:
         status = path.stat()
     except OSError:

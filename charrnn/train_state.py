@@ -23,6 +23,9 @@ class LossOrInf:
     def __contains__(self, value: object) -> bool:
         return type(value) is float and value >= 0
 
+    def __str__(self) -> str:
+        return "a loss of at least 0"
+
 
 @dataclass
 class Progress:
@@ -85,6 +88,13 @@ class TrainState:
         mean = progress.loss_sum / progress.loss_steps if progress.loss_steps else math.nan
         progress.loss_sum, progress.loss_steps = 0.0, 0
         return mean
+
+    def share_best(self) -> None:
+        """Give every process the main one's best loss and count of worse ones, which decide when
+        the run ends: it alone saves models, and knows what is on disk."""
+        mine = self.progress
+        both = self.dist.from_main(lambda: (mine.best, mine.worse_in_a_row))
+        mine.best, mine.worse_in_a_row = both
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain values and tensors; every process has to call it. Tensors are float32

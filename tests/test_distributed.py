@@ -14,7 +14,7 @@ from runs import ROOT, contents, evaluations, read_log, start, write_text
 
 from charrnn import CharRNN, load_checkpoint, save_checkpoint
 from charrnn import distributed as distributed_module
-from charrnn.checkpoint import load_dict
+from charrnn.checkpoint import load_dict, save_dict
 from charrnn.distributed import Distributed, read_environment
 from charrnn.errors import UserError
 
@@ -214,3 +214,18 @@ def test_under_torchrun_a_killed_process_ends_the_others(tmp_path: Path) -> None
             os.kill(pid, 0)
     load_checkpoint(tmp_path / "rnn.net")
     load_dict(tmp_path / "rnn.resume")
+
+
+@pytest.mark.slow
+def test_a_lost_model_does_not_part_two_processes_that_have_patience(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    data = write_text(tmp_path)
+    for folder in folders:
+        folder.mkdir()
+    train_together(folders, "--data", data, *FLAGS, "--epochs", "1", "--patience", "3")
+    (folders[0] / "rnn.net").unlink()
+    state = load_dict(folders[0] / "rnn.resume")
+    state["state"]["progress"]["best"] = 0.1  # which no other process would reach
+    save_dict(folders[0] / "rnn.resume", state)
+    train_together(folders, "--resume", "rnn.resume", "--epochs", "3", "--patience", "3")
+    load_checkpoint(folders[0] / "rnn.net")

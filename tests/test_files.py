@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from charrnn import files
+from charrnn.checkpoint import save_dict
+from charrnn.cli import command
 from charrnn.errors import UserError
 from charrnn.files import (
     atomic_file,
@@ -146,7 +149,7 @@ def test_nothing_is_written_through_a_planted_temporary_file(
         victim, planted = tmp_path / "victim", tmp_path / ".a.0000000000000000.tmp"
         victim.write_text("precious")
         with monkeypatch.context() as patch:
-            patch.setattr(files, "_remove_leftovers", lambda target: None)
+            patch.setattr(files, "remove_leftovers", lambda *_: None)
             kind(victim, planted)
             with pytest.raises(FileExistsError):
                 write(tmp_path / "a")
@@ -456,3 +459,36 @@ def test_setting_aside_never_overwrites(tmp_path: Path, monkeypatch: pytest.Monk
         set_aside([tmp_path / "a.net"])
     assert (tmp_path / "a.net").read_text() == "old"
     assert (tmp_path / "a.1.net").read_text() == "just made by another"
+
+
+ADVISED = {
+    errno.EROFS: "choose a folder that can be written",
+    errno.EMFILE: "ulimit -n",
+    errno.ENOSPC: "make room there",
+    errno.ELOOP: "remove it",
+}
+
+
+@pytest.mark.parametrize("number", ADVISED)
+def test_each_reason_has_its_own_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(UserError) as caught, locked(tmp_path / "a"):
+            pass
+    said = str(caught.value)
+    assert os.strerror(number) in said and ADVISED[number] in said
+    assert ("remove it" in said) == (number == errno.ELOOP)
+
+
+def test_a_full_disk_is_reported_in_the_systems_words(tmp_path: Path) -> None:
+    contents = {"a": torch.zeros(100_000)}
+    with full_disk(50_000), pytest.raises(OSError, match="File too large") as caught:
+        save_dict(tmp_path / "a", contents)
+    assert caught.value.filename == str(tmp_path / "a") and "enforce" not in str(caught.value)
+    with full_disk(50_000):
+        assert command(lambda _: save_dict(tmp_path / "a", contents))([]) == 2

@@ -6,10 +6,11 @@ import signal
 import stat
 import subprocess
 import sys
+import types
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -453,3 +454,194 @@ def test_a_second_start_while_the_first_works(tmp_path: Path) -> None:
     assert first.wait(timeout=60) == 143
     assert not list(tmp_path.glob(".*"))
     torch.load(tmp_path / "rnn.net")
+
+
+def test_kept_models_are_written_last_and_lost_ones_do_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    real, order = torch.save, []
+
+    def full_for_a_moment(saved: dict, file: Any) -> None:
+        name = file.name.rpartition("/")[2]
+        order.append(name)
+        if ".step" in name and sum(".step" in each for each in order) == 2:
+            raise OSError(28, "No space left on device")
+        real(saved, file)
+
+    monkeypatch.setattr(torch, "save", full_for_a_moment)
+    stale = tmp_path / f".rnn.step000007.net.{'0' * 16}.tmp"  # as `kill -9` leaves it
+    stale.write_text("half")
+    trained = tiny(tmp_path, keep="all")
+    assert trained.status == 0 and trained.log[-1]["final"] and not stale.exists()
+    out = capsys.readouterr().out
+    assert out.count("could not save") == 1
+    assert "No space left on device; make room there; the run goes on without it" in out
+    assert len(list(tmp_path.glob("rnn.step*.net"))) == 4
+    first = next(i for i, name in enumerate(order) if ".step" in name)
+    assert order[first - 1].startswith(".rnn.net.")  # on a small disk the best one has the room
+
+
+def test_a_run_named_as_a_kept_model_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = [write_text(tmp_path)]
+    folder = tmp_path / "run"
+    tiny(folder, data=data, keep="all", ckpt=str(folder / "y.net"))
+    last = max(path.name for path in folder.glob("y.step*.net"))
+    for path in folder.iterdir():
+        path.unlink()
+    tiny(folder, data=data, ckpt=str(folder / last))
+    before = contents(folder)
+    capsys.readouterr()
+    assert tiny(folder, data=data, keep="all", ckpt=str(folder / "y.net")).status == 0
+    assert f"{last}: is another run's" in capsys.readouterr().out
+    after = contents(folder)
+    assert {name: after[name] for name in before} == before
+
+
+class FakeWriter:
+    """TensorBoard's writer, as far as a run uses it."""
+
+    made: ClassVar[list["FakeWriter"]]
+    broken: str
+
+    def __init__(self, folder: str) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self.file = Path(folder, f"events.out.tfevents.{len(self.made)}")
+        self.file.write_text("binary enough\0")
+        self.points: list[tuple] = []
+        self.is_closed = False
+        self.made.append(self)
+
+    def add_scalar(self, name: str, number: float, step: int) -> None:
+        if self.broken and step > 20:
+            raise OSError(self.broken)
+        self.points.append((name, number, step))
+
+    def close(self) -> None:
+        if self.broken:
+            raise OSError(self.broken)
+        self.is_closed = True
+
+
+@pytest.fixture
+def tensorboard(monkeypatch: pytest.MonkeyPatch) -> type[FakeWriter]:
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = FakeWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    FakeWriter.made, FakeWriter.broken = [], ""
+    return FakeWriter
+
+
+def test_tensorboard_has_every_number_of_the_log(
+    tmp_path: Path, tensorboard: type[FakeWriter]
+) -> None:
+    text = tmp_path / "text"
+    write_text(text)
+    given = {"data": [str(text)], "tensorboard": str(text / "board")}
+    log = tiny(tmp_path / "run", **given).log
+    (writer,) = tensorboard.made
+    curves = ("train_loss", "val_loss", "lr")
+    numbers = [(k, line[k], line["step"]) for line in log[1:-1] for k in curves]
+    expected = [point for point in numbers if point[1] is not None]
+    assert writer.points == expected and writer.is_closed
+    # its files lie in the folder of the text, and are none of it
+    assert go_on(tmp_path / "run", epochs=2).status == 0
+    before = len(tensorboard.made)
+    refuse(tmp_path / "run", "batch-size", **given, batch_size=9999)
+    refuse(tmp_path / "run", "cannot be written", **given, ckpt=str(text))
+    assert len(tensorboard.made) == before  # nothing is made for a run that is refused
+
+
+@pytest.mark.parametrize("problem", ["No space left on device", "No such file or directory"])
+def test_what_tensorboard_cannot_write_costs_points_not_the_run(
+    tmp_path: Path, tensorboard: type[FakeWriter], capsys: pytest.CaptureFixture, problem: str
+) -> None:
+    tensorboard.broken = problem
+    assert tiny(tmp_path, tensorboard=str(tmp_path / "board")).status == 0
+    err = capsys.readouterr().err
+    assert err.count(problem) == 1 and "the run goes on" in err
+    (tmp_path / "file").write_text("in the way")
+    assert tiny(tmp_path, tensorboard=str(tmp_path / "file")).status == 0
+
+
+def test_a_state_from_before_a_setting_was_added_goes_on(tmp_path: Path) -> None:
+    run_stopped_at(tmp_path / "a", 50, epochs=2)
+    run_stopped_at(tmp_path / "b", 50, epochs=2)
+
+    def age(saved: dict) -> None:
+        for name in ("keep", "tensorboard", "patience", "cell"):
+            del saved["settings"][name]
+        del saved["state"]["progress"]["lr_scale"]
+
+    edit(tmp_path / "b" / "rnn.resume", age)
+    for name in ("a", "b"):
+        assert go_on(tmp_path / name).status == 0
+    assert (tmp_path / "a" / "rnn.net").read_bytes() == (tmp_path / "b" / "rnn.net").read_bytes()
+    edit(tmp_path / "a" / "rnn.resume", lambda saved: saved["settings"].pop("lr"))
+    refuse(tmp_path / "a", "lr is missing", name="rnn.resume")
+
+
+def test_weights_that_became_infinite_are_not_saved_over_good_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    real, models = train.train_step, []
+
+    def step(model: CharRNN, *args: Any) -> Any:
+        result = real(model, *args)
+        models.append(model)
+        if len(models) == 30:  # as a far too high rate does, though the gradient was finite
+            with torch.no_grad():
+                model.fc.weight[0] = float("inf")
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(train, "train_step", step)
+    with pytest.raises(UserError, match="no longer finite numbers; lower --lr or --clip"):
+        tiny(tmp_path, epochs=3)
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert go_on(tmp_path).status == 0  # from the last good state
+    assert load_checkpoint(tmp_path / "rnn.net") and "best held-out" in capsys.readouterr().out
+
+
+def test_a_far_too_high_rate_ends_with_advice_and_files_that_load(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lower --lr"):
+        tiny(tmp_path, lr=1e4, epochs=20, preset="laptop")
+    load_dict(tmp_path / "rnn.resume")
+    if (tmp_path / "rnn.net").exists():
+        load_checkpoint(tmp_path / "rnn.net")
+    with pytest.raises(UserError, match="lower --lr"):
+        go_on(tmp_path)
+
+
+def test_after_a_kill_what_is_evaluated_again_is_not_counted_as_worse(tmp_path: Path) -> None:
+    data = [write_text(tmp_path)]
+    losses = iter([3.0, 2.0, 2.5, 2.4, 2.2])
+
+    def run_with(folder: Path, losses: Any, **given: Any) -> list[int]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, "evaluate", lambda *_: next(losses))
+            run = go_on if given.pop("go_on", False) else tiny
+            log = run(folder, **given).log
+        return [line["step"] for line in log[1:-1] if line["val_loss"] is not None]
+
+    given = {"data": data, "epochs": 8, "patience": 2}
+    losses = [3.0, 2.0, 2.5, 2.4, 9.9]
+    whole = run_with(tmp_path / "a", iter(losses), **given)
+    assert len(whole) == 4
+    # .net of the second evaluation, .resume of the first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "evaluate", lambda *_: 3.0)
+        at_step(patch, whole[0] + 1, interrupt)
+        assert tiny(tmp_path / "b", **given).status == 130
+    (tmp_path / "b" / "rnn.net").write_bytes((tmp_path / "a" / "rnn.net").read_bytes())
+    edit(
+        tmp_path / "b" / "rnn.net", lambda net: net.update(val_loss=2.0, val_chars=chars(tmp_path))
+    )
+    assert run_with(tmp_path / "b", iter(losses[1:]), go_on=True) == whole
+
+
+def chars(folder: Path) -> int:
+    """How many characters each evaluation of the run in ``b`` reads."""
+    return load_dict(folder / "b" / "rnn.resume")["state"]["progress"]["val_chars"]

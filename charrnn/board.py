@@ -1,0 +1,46 @@
+"""TensorBoard's files of a run, written by torch's own writer."""
+
+import importlib
+from typing import Any
+
+from charrnn.console import say
+from charrnn.errors import UserError
+
+
+class Board:
+    """The curves of a run for TensorBoard. What its writer cannot do costs points, not the run."""
+
+    def __init__(self, folder: str) -> None:
+        """Nothing is written before the first point. Raises UserError without TensorBoard."""
+        try:
+            self.make = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+        except ImportError:  # not everyone has it
+            raise UserError(
+                "--tensorboard: the package tensorboard is not installed; pip install tensorboard, "
+                "or leave --tensorboard out and see python -m charrnn.curves"
+            ) from None
+        self.folder, self.writer, self.has_failed = folder, None, False
+
+    def add(self, step: int, numbers: dict[str, float | None]) -> None:
+        """Add a point to each of these curves that has one at this step."""
+        try:
+            self.writer = self.writer or self.make(self.folder)
+            for name, number in numbers.items():
+                if number is not None:
+                    self.writer.add_scalar(name, number, step)
+        except Exception as error:  # from the disk, or from the writer's own thread, of any kind
+            self._lose(error)
+
+    def close(self) -> None:
+        """Write what the writer still holds back."""
+        try:
+            if self.writer:
+                self.writer.close()
+        except Exception as error:
+            self._lose(error)
+
+    def _lose(self, error: Any) -> None:
+        self.writer = None  # a failed one stays so; the next point gets another
+        if not self.has_failed:
+            self.has_failed = True
+            say(f"--tensorboard {self.folder}: points are missing: {error}; the run goes on")
