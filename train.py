@@ -193,7 +193,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
                     # before the save, which is to hold that it counts anew
                     losses = state.mean_loss_since_evaluation(), val_loss
                     files.save(state)
-                    report.evaluation(model, progress, batches, len(val_ids), *losses, prime)
+                    report.evaluation(model, progress, batches, len(val_ids), *losses, prime, now)
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
         if math.isinf(progress.best):  # stopped before the first evaluation: a model all the same
@@ -208,7 +208,7 @@ def train(resume: str | None = None, **given: Any) -> Trained:
         files.save(state)
         dist.close()
         files.require_saved()
-        report.end(files, final, progress)
+        report.end(files, settings, final, progress)
     return Trained(model.eval(), files.readable_log(), 128 + signal if signal else 0)
 
 

@@ -52,7 +52,7 @@ class Budget:
     def fraction_done(self, progress: Progress) -> float:
         """How much is spent, 0 to 1: by steps or by the clock, whichever is further; 1 too when
         patience is at its end."""
-        if self.patience and progress.worse_in_a_row >= self.patience:
+        if progress.is_out_of(self.patience):
             return 1.0
         steps = progress.step / (self.epochs * self.steps_per_epoch) if self.epochs else 0.0
         seconds = progress.seconds / (60 * self.minutes) if self.minutes else 0.0

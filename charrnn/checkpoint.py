@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charrnn.console import brief
+from charrnn.console import brief, shell_name
 from charrnn.errors import UserError
 from charrnn.files import atomic_file, reason, require_regular
 from charrnn.model import CELLS, CharRNN
@@ -172,8 +172,8 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
     """
     if "state" in checkpoint and "state_dict" not in checkpoint:
         raise UserError(
-            f"{path}: not a model but what a run needs to go on: python train.py --resume {path}; "
-            "its model lies beside it, with .net at the end"
+            f"{path}: not a model but what a run needs to go on: python train.py --resume "
+            f"{shell_name(path)}; its model lies beside it, with .net at the end"
         )
 
     def require(condition: bool, problem: str) -> None:

@@ -1,6 +1,8 @@
 """The terminal: what may be printed there, when it may be gone, and the signals it sends."""
 
+import os
 import reprlib
+import shlex
 import signal
 import sys
 import threading
@@ -25,6 +27,12 @@ def escape_control_chars(text: str) -> str:
 def brief(value: object) -> str:
     """A value from a file for a message: the beginning of its ``repr``, in one line."""
     return escape_control_chars(reprlib.repr(value)[:40].replace("\n", " "))
+
+
+def shell_name(path: str | os.PathLike) -> str:
+    """A file's name as a command line takes it: quoted, and never like a flag."""
+    name = os.fspath(path)
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 class Terminal:

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from charrnn.cli import Number, Parser
-from charrnn.settings import ACCELERATOR, CHANGEABLE, LAPTOP, NOTEBOOK, Settings
+from charrnn.settings import ACCELERATOR, CHANGEABLE, LAPTOP, MOST_DROPOUT, NOTEBOOK, Settings
 
 DESCRIPTION = """Train a character-level LSTM on a text. Writes CKPT (the best model by held-out
 loss) and, beside it, a .resume file to go on from and a .jsonl log."""
@@ -66,7 +66,7 @@ FLAGS = {
         "model",
         "P",
         "share of each layer's output dropped in training",
-        "a fortieth for each time the text is read, 0.4 at most",
+        f"a fortieth for each time the text is read, {MOST_DROPOUT} at most",
     ),
     "init_from": Flag(
         "model", "FILE", "start from this model, at its size; new characters get new rows"

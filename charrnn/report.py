@@ -1,7 +1,6 @@
 """What a run says on the terminal: what was chosen, how it goes, and what to do next."""
 
 import math
-import shlex
 import sys
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from charrnn.budget import Budget
-from charrnn.console import Terminal, escape_control_chars
+from charrnn.console import Terminal, escape_control_chars, shell_name
 from charrnn.data import Batches, unlikeness
 from charrnn.evaluation import Evaluation
 from charrnn.generation import sample
@@ -21,6 +20,7 @@ from charrnn.train_state import Progress
 SHORT = 20_000  # characters
 UNLIKE = 0.3  # nats per character
 LOST = 0.01  # nats per character
+WARMED_UP = 0.2  # of a run; before, a loss says nothing of the learning rate
 
 
 def duration(seconds: float) -> str:
@@ -28,6 +28,14 @@ def duration(seconds: float) -> str:
     unit, number = ("minute", seconds / 60) if seconds >= 55 else ("second", seconds)
     text = f"{number:.1f}".removesuffix(".0")
     return f"{text} {unit}" + "s" * (text != "1")
+
+
+def more_of_it(settings: Settings, progress: Progress) -> str:
+    """The flags with which ``--resume`` trains a run that ended as long again."""
+    if progress.is_out_of(settings.patience):
+        return f"--patience {2 * settings.patience}"
+    flags = [f"--epochs {2 * settings.epochs}"] if settings.epochs else []
+    return " ".join(flags + ([f"--minutes {2 * settings.minutes:g}"] if settings.minutes else []))
 
 
 class Reporter:
@@ -73,6 +81,7 @@ class Reporter:
         """What was chosen and how long it will take."""
         n_weights = sum(weight.numel() for weight in model.parameters())
         hiding = f", {model.hide.p:.0%} of the characters hidden" * (model.hide.p > 0)
+        at = f"; resumed at step {progress.step:,}, after {duration(progress.seconds)}"
         lasts = [duration(60 * settings.minutes)] if settings.minutes else []
         if settings.epochs:
             lasts.append(f"{settings.epochs} epochs of {batches.per_epoch:,} steps")
@@ -84,7 +93,9 @@ class Reporter:
             f"{len(model.unique_tokens)} distinct",
             f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
             f"{settings.lr:g}, clip {settings.clip:g}, seed {settings.seed}",
-            " or ".join(lasts) + f": about {duration(budget.seconds)}" * bool(settings.epochs),
+            " or ".join(lasts)
+            + (f": about {duration(budget.seconds)}" if settings.epochs else "")
+            + (at if progress.step else ""),
         )
         if len(batches.ids) < SHORT:
             self.say("so short a text will be learned by heart; more text helps most")
@@ -93,8 +104,12 @@ class Reporter:
                 f"the held-out end is unlike the rest of the text (its pairs of characters cost "
                 f"{more:.2f} nats more); a sorted list? then hold out --val-split lines"
             )
-        if budget.fraction_done(progress) >= 1:
-            self.say("that run had ended; give it a higher --epochs or --minutes, its new total")
+        done = budget.fraction_done(progress)
+        if done >= 1:
+            self.say(f"that run had ended; {more_of_it(settings, progress)} trains it further")
+        # the clock of the bar starts now, and its speed is that of this process
+        self.bar.reset()
+        self.bar.initial = self.bar.n = 100 * done
 
     def progress(self, loss: float, progress: Progress, batches: Batches, done: float) -> None:
         """Move the bar; ``loss``: of the last batch, in nats per character."""
@@ -118,8 +133,10 @@ class Reporter:
         train_loss: float,
         val_loss: float,
         prime: str,
+        done: float,
     ) -> None:
-        """An evaluation's losses, in nats per character, and a sample of the model as it is."""
+        """An evaluation's losses, in nats per character, and a sample of the model as it is.
+        ``done``: the share of the run that is done."""
         if self.out.stream is None:
             return
         generator = torch.Generator(model.fc.weight.device).manual_seed(batches.seed)
@@ -133,15 +150,17 @@ class Reporter:
             text.rstrip("\n") + "\n",
         )
         guessing = math.log(len(model.unique_tokens))
-        if val_loss > guessing > 0:
+        if val_loss > guessing > 0 and done >= WARMED_UP:
             self.say(
                 f"held out above {guessing:.2f}, which is what guessing costs: the steps are too "
-                "large; lower --lr or --clip, if the next evaluations do not mend it"
+                "large; lower --lr or --clip, if the next evaluations are no better"
             )
 
-    def end(self, files: RunFiles, final: Evaluation | None, progress: Progress) -> None:
+    def end(
+        self, files: RunFiles, settings: Settings, final: Evaluation | None, progress: Progress
+    ) -> None:
         """The run's figure and what to type next; ``final`` None: a signal ended it."""
-        net, resume, log = (shlex.quote(str(path)) for path in files.paths)
+        net, resume, log = map(shell_name, files.paths)
         if final is None:
             self.say(
                 f"stopped at step {progress.step}; go on with: python train.py --resume {resume}"
@@ -160,5 +179,5 @@ class Reporter:
             f"next: python sample.py --ckpt {net}",
             f"how it went: python -m charrnn.curves {log}; to show it: python -m charrnn.share "
             f"--ckpt {net}",
-            f"more of it: python train.py --resume {resume} with a higher --epochs or --minutes",
+            f"more of it: python train.py --resume {resume} {more_of_it(settings, progress)}",
         )

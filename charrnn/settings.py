@@ -177,6 +177,7 @@ BY_SPEED = {"n_hidden", "n_layers", "batch_size", "seq_length", "drop_prob", "we
 StepTime = Callable[[int, int, str, int, int], float]
 # small steps: with minutes to spend, the number of updates is what is short
 ROWS, LENGTH = 32, 64  # of a batch, where the text is long enough
+MOST_DROPOUT = 0.3  # of the laptop preset, however often a text is read
 LAPTOP: dict[str, Any] = {
     "epochs": None,
     "minutes": 2.0,
@@ -288,7 +289,7 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, step_time: StepTime) -
         "n_layers": n_layers,
         "batch_size": batch_size,
         "seq_length": seq_length,
-        "drop_prob": round(min(0.3, epochs / 40), 2),
+        "drop_prob": round(min(MOST_DROPOUT, epochs / 40), 2),
         "weight_decay": round(min(0.06, max(0.02, weight_decay)), 2),
         "lr": lr,
     }

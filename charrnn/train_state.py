@@ -41,6 +41,10 @@ class Progress:
     loss_steps: int = one_of(Number(int, 0), 0)  # how many those are
     skipped: int = one_of(Number(int, 0), 0)  # how many more had no finite gradient
 
+    def is_out_of(self, patience: int | None) -> bool:
+        """Whether so many evaluations in a row were no better that ``--patience`` ends the run."""
+        return patience is not None and self.worse_in_a_row >= patience
+
 
 class TrainState:
     """A run's model, optimizers, hidden state, random numbers and counts."""

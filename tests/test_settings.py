@@ -11,8 +11,9 @@ import torch
 from charrnn import budget
 from charrnn.cli import Number
 from charrnn.errors import UserError
-from charrnn.flags import FLAGS, make_parser, parse_args
+from charrnn.flags import FLAGS, default_help, make_parser, parse_args
 from charrnn.settings import (
+    MOST_DROPOUT,
     PRESETS,
     Settings,
     check_fields,
@@ -190,12 +191,14 @@ def test_numbers() -> None:
 def test_every_flag_is_in_the_help_and_in_the_readme_with_the_same_words() -> None:
     shown = " ".join(make_parser().format_help().split())
     table = README.read_text(encoding="utf-8").partition("| `train.py` | what |")[2]
-    row = re.compile(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \|", re.MULTILINE)
-    rows = dict(row.findall(table.partition("\n\n")[0]))
+    row = re.compile(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \| ([^|]*?) \|", re.MULTILINE)
+    rows = {name: words for name, *words in row.findall(table.partition("\n\n")[0])}
     for name, flag in FLAGS.items():
         flag_name = name.replace("_", "-")
         assert " ".join(flag.help.split()) in shown, name
-        assert rows[flag_name] == flag.help, name
+        assert rows[flag_name] == [flag.help, default_help(name, flag.default)], name
+    assert resolve(1000, minutes=1000).drop_prob == MOST_DROPOUT
+    assert f"{MOST_DROPOUT} at most" in rows["drop-prob"][1]
 
 
 def test_near_misses_are_understood_or_answered() -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,8 @@ from runs import (
     write_text,
 )
 
+import charrnn.curves
+import sample
 import train
 from charrnn import CharRNN, evaluate, load_checkpoint, save_checkpoint
 from charrnn.checkpoint import load_dict
@@ -527,3 +530,89 @@ def test_a_model_that_loses_its_way_is_named(
     out = capsys.readouterr().out
     assert ("the model loses its way" in out) == is_lost
     assert ("cost 0.27 nats more" in out and "--seed" in out) == is_lost
+
+
+def printed_commands(out: str) -> dict[str, list[str]]:
+    """The commands that a run printed: the program, and its arguments as a shell splits them."""
+    parts = re.findall(r"python (?:-m )?(train\.py|sample\.py|charrnn\.\w+) ([^;\n]*)", out)
+    return {program: shlex.split(arguments) for program, arguments in parts}
+
+
+def test_the_commands_printed_at_the_end_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path)
+    flags = [part for k, v in SMALL.items() for part in ("--" + k.replace("_", "-"), str(v))]
+    assert train.main([*flags, "--data", "a.txt", "--ckpt=-x y.net"]) == 0
+    commands = printed_commands(capsys.readouterr().out)
+    assert sample.main([*commands["sample.py"], "--size", "3", "--device", "cpu"]) == 0
+    assert charrnn.curves.main([*commands["charrnn.curves"], "--out", "curves.html"]) == 0
+    assert commands["charrnn.share"] == ["--ckpt", "./-x y.net"]
+    assert commands["train.py"] == ["--resume", "./-x y.resume", "--epochs", "6"]
+    steps = load_dict("-x y.resume")["state"]["progress"]["step"]
+    assert train.main(commands["train.py"]) == 0
+    assert load_dict("-x y.resume")["state"]["progress"]["step"] == 2 * steps
+    out = capsys.readouterr().out
+    assert f"; resumed at step {steps}, after " in out
+    assert printed_commands(out)["train.py"][2:] == ["--epochs", "12"]
+
+
+def test_a_run_without_patience_left_is_trained_further_by_more_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(train, "evaluate_pieces", lambda *_: 1.0)
+    run_in(tmp_path, epochs=40, patience=3)
+    monkeypatch.undo()
+    out = capsys.readouterr().out
+    assert printed_commands(out)["train.py"][2:] == ["--patience", "6"]
+    steps = load_dict(tmp_path / "rnn.resume")["state"]["progress"]["step"]
+    resume = str(tmp_path / "rnn.resume")
+    assert train.train(resume=resume, epochs=80).status == 0
+    assert "had ended; --patience 6 trains it further" in capsys.readouterr().out
+    at_step(monkeypatch, 10, interrupt)
+    assert train.train(resume=resume, patience=6).status == 130
+    assert load_dict(resume)["state"]["progress"]["step"] == steps + 10
+
+
+def test_a_loss_above_guessing_is_no_warning_before_a_fifth_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(train, "evaluate_pieces", lambda *_: 9.0)
+    run_in(tmp_path, epochs=10)
+    evaluated = capsys.readouterr().out.split("\nstep ")[1:]
+    warned = ["what guessing costs" in text for text in evaluated]
+    assert warned == [False] + [True] * 9
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bars_clock_starts_when_training_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen, read_at = Screen(), 0.0
+    monkeypatch.setattr(sys, "stderr", screen)
+    real = train.load_corpus
+    reporters: list[train.Reporter] = []
+
+    def load_text(*how: Any) -> Any:
+        nonlocal read_at
+        read_at = time.time()
+        return real(*how)
+
+    def check() -> None:
+        assert reporters[0].bar.start_t > read_at > 0
+
+    monkeypatch.setattr(train, "load_corpus", load_text)
+    enter = train.Reporter.__enter__
+    monkeypatch.setattr(
+        train.Reporter, "__enter__", lambda self: reporters.append(self) or enter(self)
+    )
+    at_step(monkeypatch, 1, check)
+    run_in(tmp_path, epochs=1)
+    assert "100%" in screen.getvalue()
