@@ -9,8 +9,10 @@ import charrnn.start  # noqa: F401, before torch
 
 # isort: split
 import math
+import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -25,7 +27,13 @@ from charrnn.cli import command
 from charrnn.console import catch_signals
 from charrnn.corpus import load_corpus
 from charrnn.data import Batches, split_text
-from charrnn.device import device_notes, keep_freed_memory, pick_device, pick_dtype
+from charrnn.device import (
+    device_notes,
+    keep_freed_memory,
+    pick_device,
+    pick_dtype,
+    torch_defaults,
+)
 from charrnn.distributed import Distributed
 from charrnn.evaluation import evaluate_all, evaluate_pieces
 from charrnn.flags import parse_args
@@ -34,7 +42,7 @@ from charrnn.model import CharRNN, Hidden, copy_weights, detach, keep_rows, map_
 from charrnn.optimizer import make_optimizers
 from charrnn.report import Reporter
 from charrnn.run_files import RunFiles, Trained
-from charrnn.settings import new_settings, resolve_settings, resume_settings
+from charrnn.settings import check_given, new_settings, resolve_settings, resume_settings
 from charrnn.train_state import TrainState
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
@@ -86,16 +94,28 @@ def train_step(
     return loss.detach(), bad, map_hidden(lambda h: h.where(~bad, 0), hidden)
 
 
-def train(resume: str | None = None, **given: Any) -> Trained:
-    """Train from the start, or on from a .resume file; ``given``: settings by their flags' names.
+@torch_defaults()
+def train(
+    resume: str | os.PathLike | None = None,
+    *,
+    on_log: Callable[[dict[str, Any]], object] | None = None,
+    quiet: bool = False,
+    **given: Any,
+) -> Trained:
+    """Train from the start, or on from a .resume file; ``given``: settings by their flags' names,
+    where None means the default. A process trains one model at a time.
 
-    Raises UserError for what cannot work, before anything on disk is changed, and where the disk
-    refuses the last save.
+    ``on_log`` is called with each line of the log when it is made; ``quiet``: print nothing but
+    warnings. Raises UserError for what cannot work, before anything on disk is changed, and where
+    the disk refuses the last save.
     """
+    given = check_given({"resume": resume, **given})
+    resume = given.pop("resume", None)
     keep_freed_memory()
     dist = Distributed()  # a process alone, unless torchrun started several
-    files = RunFiles(given.get("ckpt", "rnn.net"), resume, dist.is_main)
-    with files.locked(), ExitStack() as stack, Reporter(dist.is_main) as report:
+    files = RunFiles(given.get("ckpt", "rnn.net"), resume, dist.is_main, on_log)
+    report = Reporter(dist.is_main and not quiet)
+    with files.locked(), ExitStack() as stack, report:
         # settings and text
         saved = dist.from_main(files.load_resume) if resume else None
         path = given.get("init_from")

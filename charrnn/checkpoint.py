@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from charrnn.console import brief, shell_name
+from charrnn.device import torch_defaults
 from charrnn.errors import UserError
 from charrnn.files import atomic_file, reason, require_regular
 from charrnn.model import CELLS, CharRNN
@@ -157,6 +158,7 @@ def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
     save_dict(path, contents | extra)
 
 
+@torch_defaults()
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CharRNN:
     """The model in a checkpoint of ours or the notebook's, in evaluation mode (dropout off).
 

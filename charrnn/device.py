@@ -2,7 +2,8 @@
 
 import ctypes
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 from torch import nn
@@ -13,6 +14,20 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 # before, dropout was left out of nn.LSTM's backward pass on MPS, evaluation read what training had
 # built, and the fused optimizer took steps that were not finite
 MPS_SINCE = (2, 14)
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """Make new tensors float32 and on the CPU unless told otherwise, whatever defaults the caller
+    has set; also a decorator."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    try:
+        # the context costs time in every call of torch, so only where it is needed
+        with nullcontext() if device.type == "cpu" else torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def mps_problem() -> str:

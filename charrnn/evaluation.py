@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from charrnn.device import torch_defaults
 from charrnn.errors import UserError
 from charrnn.model import CharRNN, Hidden, eval_mode, map_hidden
 
@@ -42,6 +43,7 @@ def first_from_zeros(hidden: Hidden) -> Hidden:
     return map_hidden(lambda state: F.pad(state, (0, 0, 1, 0)), hidden)
 
 
+@torch_defaults()
 def evaluate(model: CharRNN, ids: Tensor, dtype: torch.dtype | None = None) -> float:
     """Cross-entropy in nats per character of ``ids[1:]``, each given what comes before it.
 

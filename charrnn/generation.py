@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from charrnn.cli import Number
 from charrnn.data import UNKNOWN, Vocabulary
+from charrnn.device import torch_defaults
 from charrnn.errors import UserError
 from charrnn.model import CharRNN, Hidden, eval_mode, map_hidden
 
@@ -108,6 +109,7 @@ def draw(
     return ids.gather(1, (p / noise).argmax(dim=1, keepdim=True)).squeeze(1)
 
 
+@torch_defaults()
 def next_char_probabilities(model: CharRNN, prime: str) -> dict[str, float]:
     """The model's probability of each character after ``prime``, likeliest first; they sum to 1.
 
@@ -120,6 +122,7 @@ def next_char_probabilities(model: CharRNN, prime: str) -> dict[str, float]:
     return dict(zip(chars, p.tolist(), strict=True))
 
 
+@torch_defaults()
 def predict_next_char(
     model: CharRNN, char: str, h: Hidden | None = None, top_k: int | None = None
 ) -> tuple[str, Hidden]:
@@ -133,6 +136,7 @@ def predict_next_char(
     return model.int2char[int(draw(logits, top_k))], hidden
 
 
+@torch_defaults()
 def sample(
     model: CharRNN, size: int, prime: str = "The", top_k: int | None = None, **options: object
 ) -> str:

@@ -18,7 +18,7 @@ import torch
 from charrnn.board import Board
 from charrnn.checkpoint import build_model, load_dict, save_checkpoint, save_dict
 from charrnn.cli import Number
-from charrnn.console import Terminal, escape_control_chars
+from charrnn.console import Terminal, brief, escape_control_chars
 from charrnn.corpus import Corpus
 from charrnn.data import Batches
 from charrnn.errors import UserError
@@ -63,12 +63,21 @@ class RunFiles:
     Only ``.net`` is ever taken off the name given; anything else is appended to.
     """
 
-    def __init__(self, ckpt: str, resume: str | None = None, is_main: bool = True) -> None:
+    def __init__(
+        self,
+        ckpt: str,
+        resume: str | None = None,
+        is_main: bool = True,
+        on_log: Callable[[dict[str, Any]], object] | None = None,
+    ) -> None:
         """``ckpt``: the model's name; or ``resume``: a .resume file, beside which all is written.
-        ``is_main``: whether this process is the one of the run that writes.
+        ``is_main``: whether this process is the one of the run that writes. ``on_log`` is called
+        with each line that the log gets.
 
         Raises UserError for names that the files of a run cannot have.
         """
+        if on_log is not None and not callable(on_log):
+            raise UserError(f"on_log is {brief(on_log)}, not a function of one line of the log")
         if resume is not None:
             if not resume.endswith(".resume"):
                 raise UserError(f"--resume {resume}: its name does not end in .resume")
@@ -77,7 +86,7 @@ class RunFiles:
             ckpt = resume.removesuffix(".resume") + ".net"
         elif ckpt.endswith((".resume", ".jsonl", ".ids")):
             raise UserError(f"--ckpt {ckpt}: that name is for the run's own files; use .net")
-        self.is_main = is_main
+        self.is_main, self.on_log = is_main, on_log
         name = ckpt.removesuffix(".net")
         if os.path.isdir(ckpt) or not os.path.basename(name):
             raise UserError(f"{ckpt}: cannot be written: it is a folder; name another file")
@@ -174,7 +183,7 @@ class RunFiles:
         if not self.is_main:
             return []
         self._claim_names()
-        self.log = [_line(self.about)]
+        self._add(self.about)
         return _said_aside(set_aside([*self.paths, *self._all_kept()]))
 
     def _claim_names(self) -> None:
@@ -214,7 +223,8 @@ class RunFiles:
                 self.log = []
         if strange := sum(not _read(line) for line in self.log):
             notes.append(f"{self.log_path}: {strange} lines that cannot be read stay as they are")
-        self.log = self.log or [_line(self.about)]
+        if not self.log:
+            self._add(self.about)
         self.forget_after(progress.step)
         net = self._own_model()
         if net is None and self.net_path.exists():
@@ -272,10 +282,15 @@ class RunFiles:
             "skipped": progress.skipped,
             "val_chars": None if val_loss is None else progress.val_chars,
         }
-        self.log.append(_line(line | changed))
+        self._add(line | changed)
         if self.board and not changed:
             curves = ("train_loss", "val_loss", "lr")
             self.board.add(progress.step, {name: line[name] for name in curves})
+
+    def _add(self, contents: dict[str, Any]) -> None:
+        self.log.append(_line(contents))
+        if self.on_log and self.is_main:
+            self.on_log(_read(self.log[-1]))
 
     def readable_log(self) -> list[dict[str, Any]]:
         """The lines of the log that can be read."""

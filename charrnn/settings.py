@@ -1,9 +1,13 @@
 """The settings of a run: which values each may have, and the presets for what is left open."""
 
+import difflib
 import math
+import os
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
+
+import torch
 
 from charrnn.cli import Number
 from charrnn.console import brief
@@ -202,6 +206,41 @@ def resume_settings(saved: Settings, given: dict[str, Any]) -> dict[str, Any]:
     return one_budget(asdict(saved) | {"tensorboard": None}, given)
 
 
+def check_given(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call from Python as settings: without those that are None, paths, dtypes
+    and devices by their names, ``data`` as a list.
+
+    Raises UserError that names the first argument that is unknown, or whose value is not allowed.
+    """
+    known = {f.name: f.metadata for f in fields(Settings)}
+    known["resume"] = known["init_from"]
+    plain: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise UserError(
+                f"{name}: no such argument"
+                + (f"; did you mean {near[0]}?" if near else "; train.py --help lists them")
+            )
+        if value is None:
+            continue
+        if name == "data":
+            value = [value] if isinstance(value, (str, os.PathLike)) else value
+            value = [*map(plain_value, value)] if isinstance(value, (list, tuple)) else value
+        plain[name] = plain_value(value)
+        check_value(name, plain[name], known[name], "settings")
+    return plain
+
+
+def plain_value(value: Any) -> Any:
+    """A path, dtype or device by its name; anything else as it is."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (torch.dtype, torch.device)):
+        return str(value).removeprefix("torch.")
+    return value
+
+
 def new_settings(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any]:
     """``given`` and the defaults that no preset decides; of the size of the model to start from.
 
@@ -213,8 +252,6 @@ def new_settings(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any
     others = {name for name in kept if given.get(name, kept[name]) != kept[name]}
     reject_flags(others, "--init-from keeps the model's")
     defaults = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
-    if isinstance(given.get("data"), str):
-        given = given | {"data": [given["data"]]}
     return defaults | given | kept
 
 

@@ -1,5 +1,6 @@
 """A run cannot be lost: resume, interruption, kills, full disks, bad numbers."""
 
+import contextlib
 import io
 import math
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,11 @@ from runs import (
     write_text,
 )
 
+import charrnn
 import charrnn.curves
 import sample
 import train
-from charrnn import CharRNN, evaluate, load_checkpoint, save_checkpoint
+from charrnn import CharRNN, evaluate, load_checkpoint, next_char_probabilities, save_checkpoint
 from charrnn.checkpoint import load_dict
 from charrnn.console import catch_signals
 from charrnn.corpus import load_corpus
@@ -616,3 +619,87 @@ def test_the_bars_clock_starts_when_training_starts(
     at_step(monkeypatch, 1, check)
     run_in(tmp_path, epochs=1)
     assert "100%" in screen.getvalue()
+
+
+def test_what_python_may_give(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    plain = run_in(tmp_path / "a").log
+    path = Path(write_text(tmp_path))
+    given = {"data": path, "ckpt": tmp_path / "b" / "rnn.net", "dtype": torch.float32}
+    given |= {"device": torch.device("cpu"), "prime": None, "preset": None, "minutes": None}
+    capsys.readouterr()
+    lines: list[dict] = []
+    log = train.train(**SMALL | given, on_log=lines.append, quiet=True).log
+    assert capsys.readouterr() == ("", "")
+    assert lines == log
+    assert [line["val_loss"] for line in log[1:]] == [line["val_loss"] for line in plain[1:]]
+    new: list[dict] = []
+    resumed = train.train(tmp_path / "b" / "rnn.resume", epochs=4, on_log=new.append, quiet=True)
+    assert new == resumed.log[-len(new) :] and len(new) < len(resumed.log)
+
+
+WRONG = {
+    "data": ([], 3, [3], "", {}, [None]),
+    "preset": ("foo", 1, []),
+    "epochs": ("1", 0, 1.5, True),
+    "minutes": ("1", 0, float("nan")),
+    "val_frac": (1, 0, "0.1"),
+    "batch_size": (0, "8", 2.0),
+    "dtype": (torch.int64, "float", 32),
+    "device": ([], 3, ""),
+    "ckpt": (3, ""),
+    "resume": (3, b"rnn.resume", ""),
+    "init_from": ([], 1),
+    "lr": (0, "1e-3", [1e-3]),
+    "seed": (-1, 2**40, 1.0),
+    "keep": (True, "none"),
+    "encoding": (8,),
+    "prime": (3, ""),
+    "tensorboard": (1,),
+    "patience": (0, "3"),
+    "on_log": (3, "print"),
+    "epoch": (3,),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_values_from_python_are_one_line_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path)
+    for value in WRONG[name]:
+        with pytest.raises(UserError, match=name) as caught:
+            train.train(**{"data": "a.txt", name: value})
+        assert "\n" not in str(caught.value)
+    assert os.listdir() == ["a.txt"]
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("defaults", [float64, lambda: torch.device("meta")])
+def test_torchs_defaults_change_nothing(tmp_path: Path, defaults: Callable) -> None:
+    def use(folder: Path) -> tuple:
+        run_in(folder, epochs=1)
+        model = load_checkpoint(folder / "rnn.net")
+        with torch.device("cpu"):
+            generator = torch.Generator().manual_seed(1)
+        text = charrnn.sample(model, 50, "a", generator=generator)
+        loss = evaluate(model, load_ids(folder, model))
+        return (folder / "rnn.net").read_bytes(), text, loss, next_char_probabilities(model, "a")
+
+    def load_ids(folder: Path, model: CharRNN) -> torch.Tensor:
+        with torch.device("cpu"):
+            return load_corpus([str(folder / "a.txt")]).encode_with(model.unique_tokens)
+
+    expected = use(tmp_path / "a")
+    with defaults():
+        before = torch.get_default_dtype(), torch.get_default_device()
+        assert use(tmp_path / "b") == expected
+        assert (torch.get_default_dtype(), torch.get_default_device()) == before
