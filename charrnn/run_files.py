@@ -212,6 +212,7 @@ class RunFiles:
         return notes
 
     def _find_own(self, progress: Progress) -> list[str]:
+        """Read the log and the model that lie there, if they are this run's; what to say of it."""
         self._claim_names()
         notes, run = [], self.about["run"]
         if self.log_path.exists():

@@ -213,7 +213,7 @@ def check_given(given: dict[str, Any]) -> dict[str, Any]:
     Raises UserError that names the first argument that is unknown, or whose value is not allowed.
     """
     known = {f.name: f.metadata for f in fields(Settings)}
-    known["resume"] = known["init_from"]
+    known["resume"] = known["init_from"]  # no setting, but a file's name as well
     plain: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
