@@ -152,13 +152,14 @@ def test_two_processes_learn_what_one_does_and_only_the_first_reads(tmp_path: Pa
 
 
 def start_two(tmp_path: Path) -> list[subprocess.Popen]:
-    """Two processes of one endless run, when they have saved a first model."""
+    """Two processes of one endless run, when they have saved a first model and its line."""
     data = write_text(tmp_path)
     (tmp_path / "other").mkdir()
     both = zip((tmp_path, tmp_path / "other"), places(2), strict=True)
     flags = ["--data", data, *FLAGS, "--epochs", "100000"]
     processes = [start(folder, *flags, env=env) for folder, env in both]
-    while not (tmp_path / "rnn.net").exists() and processes[0].poll() is None:
+    log = tmp_path / "rnn.jsonl"
+    while not (log.exists() and evaluations(tmp_path)) and processes[0].poll() is None:
         time.sleep(0.05)
     return processes
 
