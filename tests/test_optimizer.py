@@ -17,7 +17,7 @@ from charrnn.settings import new_settings, resolve_settings
 
 
 def settings(**given: object) -> object:
-    return resolve_settings(new_settings(given, None), False, 10_000, lambda: 1e6)
+    return resolve_settings(new_settings(given, None), False, 10_000, lambda *_: 1e-3)
 
 
 def test_directions_have_singular_values_near_one_in_each_gate() -> None:
