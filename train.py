@@ -223,7 +223,7 @@ def train(
         if dist.is_main and not files.save_errors:
             model = load_checkpoint(files.net_path, device)
             if not signal:
-                final = evaluate_all(model, val_ids)
+                final = evaluate_all(model, val_ids, on_progress=report.last_evaluation())
                 files.conclude(final.loss, len(val_ids), progress, batches)
         files.save(state)
         dist.close()

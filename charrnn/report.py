@@ -2,6 +2,8 @@
 
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,12 +49,14 @@ class Reporter:
     def __init__(self, speaks: bool) -> None:
         self.out = Terminal(sys.stdout if speaks else None)
         err = Terminal(sys.stderr)
-        self.bar = tqdm(
-            total=100,  # per cent of the budget
+        self.new_bar = partial(
+            tqdm,
+            total=100,  # per cent
             file=err,
-            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             disable=not (speaks and err.isatty()),
         )
+        self.bar = self.new_bar()
 
     def __enter__(self) -> "Reporter":
         return self
@@ -120,6 +124,14 @@ class Reporter:
         )
         self.bar.update(100 * done - self.bar.n)
 
+    def last_evaluation(self) -> Callable[[float], None]:
+        """Start a bar of its own for the evaluation of the best model on all of the held-out text;
+        return the function that moves it to a share of 1."""
+        self.bar.update(100 - self.bar.n)
+        self.bar.close()
+        self.bar = self.new_bar(desc="evaluating the best model ")
+        return lambda share: self.bar.update(100 * share - self.bar.n)
+
     def evaluating(self) -> None:
         """Say why the bar stands still."""
         self.bar.set_postfix_str("evaluating")
@@ -166,7 +178,6 @@ class Reporter:
                 f"stopped at step {progress.step}; go on with: python train.py --resume {resume}"
             )
             return
-        self.bar.update(100 - self.bar.n)
         bits = final.loss / math.log(2)
         if abs(final.cold_start_gap) > LOST:
             self.say(
