@@ -26,11 +26,13 @@ from charrnn.page import (
 
 AXES = {"seconds": "time", "epoch": "epochs", "chars": "characters"}
 LOSSES = ("train_loss", "val_loss")
+HELD_OUT = ("text", "val_frac", "val_split", "min_count", "encoding")  # decide the held-out text
 UNITS = ((1, "seconds"), (60, "minutes"), (3600, "hours"))
-HOW = (
-    "The loss is how surprised the model is by each next character, on average: lower is better. "
-    "Thick: text that it never trained on. Thin: text that it is learning from."
-)
+HOW = "The loss is how surprised the model is by each next character, on average: lower is better."
+LINES = {
+    "val_loss": "Thick: text that it never trained on.",
+    "train_loss": "Thin: text that it is learning from.",
+}
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Run:
     skipped: int  # lines that could not be read
     final: dict[str, float] | None = None  # of the best model, on all of the held-out text
     colour: str = "inherit"
+    length: str = ""  # of the text, in characters
 
     def lowest(self) -> dict[str, float] | None:
         """The line with the lowest held-out loss, None without any."""
@@ -53,6 +56,12 @@ class Run:
     def best(self) -> dict[str, float] | None:
         """The run's figure: of the finished run, else of the lowest line."""
         return self.final or self.lowest()
+
+    def of(self, name: str) -> str:
+        """A setting, or the text's name, as the log has it; a dash where it does not say."""
+        text = " of ".join(filter(None, (self.text, self.length)))
+        value = text if name == "text" else self.settings.get(name)
+        return str(value)[:80] if value not in (None, "") else "\u2013"
 
     def model(self) -> str:
         """Cell and size, as far as the settings say."""
@@ -78,6 +87,8 @@ def read_log(path: str) -> Run:
                     run.settings = line["settings"]
                     about = line.get("text")
                     run.text = str(about.get("name", "")) if isinstance(about, dict) else ""
+                    chars = about.get("chars") if isinstance(about, dict) else None
+                    run.length = f"{chars:,} characters" if type(chars) is int else ""
                     continue
                 numbers = {key: _number(line[key]) for key in (*AXES, *LOSSES)}
                 numbers |= {key: _number(line.get(key)) for key in ("step", "lr")}
@@ -149,9 +160,7 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
     svg += f'<text class="x unit" x="{(left + right) / 2}" y="{foot + 36}">{unit_name}</text>'
     svg += f'<text class="y" x="{left - 6}" y="{strip + 10}">{top_rate:.2g}</text>'
     svg += f'<text class="inside" x="{right - 4}" y="{strip + 8}">learning rate</text>\n'
-    labels: list[float] = []  # heights of names that are there
     marked: list[float] = []  # places along the upper edge
-    names = ""  # on top of all lines
     for run in runs:
         colour = f'style="--colour: {run.colour}"'
         xs = [x_of(line[axis]) for line in run.lines]
@@ -164,7 +173,7 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
             svg += f'<path class="{loss}" {colour} clip-path="url(#{clip})" d="{path}"/>\n'
             svg += outliers(run, loss, xs, top, high, marked)
         svg += evaluations(run, axis, xs, y_of, high)
-        names += name_at_end(run, axis, x_of, y_of, labels, (top, bottom), right)
+    names = names_at_ends(runs, axis, x_of, y_of, (top, bottom), right)  # on top of all lines
     label = escape(f"Losses of {len(runs)} runs over {unit_name}")
     box = f'viewBox="0 0 {width} {foot + 44}" role="img" aria-label="{label}"'
     return f"<svg {box}>\n{svg}{names}</svg>\n"
@@ -203,30 +212,33 @@ def evaluations(run: Run, axis: str, xs: list[float], y_of: Any, high: float) ->
     return svg
 
 
-def name_at_end(
-    run: Run, axis: str, x_of: Any, y_of: Any, labels: list[float], edges: tuple, right: float
+def names_at_ends(
+    runs: list[Run], axis: str, x_of: Any, y_of: Any, edges: tuple, right: float
 ) -> str:
-    """The run's name above the end of its line, moved up or down from names already there."""
-    loss = "val_loss" if run.lowest() else "train_loss"
-    ends = [(x_of(line[axis]), y_of(line[loss])) for line in run.lines]
-    ends = [(x, y) for x, y in ends if not math.isnan(x + y)]
-    if not ends:
-        return ""
-    x, end = ends[-1]
-    top, bottom = edges
-    places = [y for k in range(20) for y in (end - 9 - 15 * k, end + 19 + 15 * k)]
-    free = (
-        y
-        for y in places
-        if top + 12 <= y <= bottom - 4 and all(abs(y - label) >= 14 for label in labels)
-    )
-    labels.append(y := next(free, end - 9))
-    name = run.name if len(run.name) <= 28 else f"{run.name[:14]}\u2026{run.name[-13:]}"
-    x = max(x, 60 + 7 * len(name))  # a short run's name begins inside the figure
-    return (
-        f'<text class="name" style="--colour: {run.colour}" x="{min(x, right - 6):g}" y="{y:g}">'
-        f"{escape(name)}</text>\n"
-    )
+    """Each run's name above the end of its line; in the order of the ends, none on another."""
+    ends = []
+    for run in runs:
+        loss = "val_loss" if run.lowest() else "train_loss"
+        places = [(x_of(line[axis]), y_of(line[loss])) for line in run.lines]
+        places = [(x, y) for x, y in places if not math.isnan(x + y)]
+        ends += [(*places[-1], run)] if places else []
+    ends.sort(key=lambda end: end[1])
+    top, bottom = edges[0] + 12, edges[1] - 4
+    apart = min(15, (bottom - top) / max(len(ends) - 1, 1))
+    heights: list[float] = []
+    for _, y, _ in ends:  # from above: each as near its end as the one before it allows
+        heights.append(max(y - 9, heights[-1] + apart if heights else top))
+    lowest = bottom
+    for i in reversed(range(len(heights))):  # what does not fit below moves up
+        heights[i] = lowest = min(heights[i], lowest)
+        lowest -= apart
+    svg = ""
+    for (x, _, run), y in zip(ends, heights, strict=True):
+        name = run.name if len(run.name) <= 28 else f"{run.name[:14]}\u2026{run.name[-13:]}"
+        x = max(x, 60 + 7 * len(name))  # a short run's name begins inside the figure
+        svg += f'<text class="name" style="--colour: {run.colour}" x="{min(x, right - 6):g}" '
+        svg += f'y="{y:g}">{escape(name)}</text>\n'
+    return svg
 
 
 def table(runs: list[Run]) -> str:
@@ -248,14 +260,51 @@ def table(runs: list[Run]) -> str:
             f'<td data-head="{head}">{escape(cell)}</td>'
             for head, cell in zip(heads[1:], cells, strict=True)
         )
-        swatch = f'<span class="swatch" style="--colour: {run.colour}"></span>'
-        rows += f'<tr><th scope="row">{swatch}<bdi>{escape(run.name)}</bdi></th>{row}</tr>\n'
+        rows += f'<tr><th scope="row">{swatch(run)}</th>{row}</tr>\n'
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>\n"
 
 
+def swatch(run: Run) -> str:
+    """The run's colour and name."""
+    colour = f'<span class="swatch" style="--colour: {run.colour}"></span>'
+    return f"{colour}<bdi>{escape(run.name)}</bdi>"
+
+
+def differences(runs: list[Run]) -> str:
+    """What the runs were told that differs between them, a list; empty where nothing does."""
+    names = dict.fromkeys(["text", *(name for run in runs for name in run.settings)])
+    names = [name for name in names if len({run.of(name) for run in runs}) > 1]
+    if not names:
+        return ""
+    items = ""
+    for run in runs:
+        said = ", ".join(f"{name.replace('_', '-')} {run.of(name)}" for name in names)
+        items += f"<dt>{swatch(run)}</dt> <dd>{escape(said)}</dd>\n"
+    warning = "<p>Their held-out texts differ: such losses do not compare.</p>\n"
+    other_text = warning * any(name in HELD_OUT for name in names)
+    return f"<h2>What differs</h2>\n{other_text}<dl>{items}</dl>\n"
+
+
+def legend(runs: list[Run]) -> str:
+    """What the marks mean that are in the figure."""
+    high = loss_range(runs)[1]
+    marks = []
+    if any(run.lowest() for run in runs):
+        marks.append("\u25cb lowest held-out loss on the way")
+    if any(line[loss] > high for run in runs for line in run.lines for loss in LOSSES):
+        marks.append("\u25b2 a value above the figure, which would flatten all the rest")
+    return f"<figcaption>{'; '.join(marks)}.</figcaption>" if marks else ""
+
+
+def how_to_read(runs: list[Run]) -> str:
+    """What the loss is, and which lines are there."""
+    drawn = (k for k in LINES if not all(math.isnan(line[k]) for r in runs for line in r.lines))
+    return " ".join((HOW, *map(LINES.__getitem__, drawn)))
+
+
 def body(runs: list[Run]) -> str:
-    """The switch, a figure for each axis at two widths, and the table."""
+    """The switch, a figure for each axis at two widths, what differs, and the table."""
     switch = "".join(
         f'<input type="radio" name="axis" id="by-{axis}"{" checked" * (axis == "seconds")}>'
         f'<label for="by-{axis}">{name}</label>'
@@ -274,9 +323,8 @@ def body(runs: list[Run]) -> str:
     )
     return f"""<fieldset class="switch"><legend class="unseen">Across: time, epochs or characters
 </legend>{switch}</fieldset>
-<figure>{figures}<figcaption>\u25cb best held-out loss; \u25b2 a value above the figure, which would
-flatten all the rest.</figcaption></figure>
-{table(runs)}{skipped}"""
+<figure>{figures}{legend(runs)}</figure>
+{table(runs)}{differences(runs)}{skipped}"""
 
 
 def name_runs(runs: dict[str, Run]) -> list[Run]:
@@ -307,7 +355,9 @@ def main(argv: list[str] | None = None) -> None:
     if bests := [best["val_loss"] for run in runs if (best := run.best())]:
         caption.append(f"best held-out loss {min(bests):.4f} nats per character")
     title = "How the loss fell" if len(runs) == 1 else f"How the loss fell in {len(runs)} runs"
-    write_page(args.out, page(title, HOW, caption, body(runs), page_file("curves.css")))
+    write_page(
+        args.out, page(title, how_to_read(runs), caption, body(runs), page_file("curves.css"))
+    )
 
 
 if __name__ == "__main__":

@@ -248,10 +248,13 @@ def section(finding: Finding, cells: np.ndarray, text: str) -> str:
         shades = shades_of(cells[:, i], finding.values)
         return "".join(coloured(text[part], shades[part], holds[part]) for part in parts)
 
-    underlined = " Underlined: where it holds." if holds.any() else ""
+    where = "where it is large" if is_number(finding.values) else "where it holds"
+    colour = "high (orange)" if finding.r[first] > 0 else "low (blue)"
+    sign = f"Correlation {finding.r[first]:+.2f}: the cell is {colour} {where}"
+    underlined = " Underlined: where it holds, as a rule finds it in the text." * bool(holds.any())
     html = f"""<section id="{anchor}"><h2>{finding.name.capitalize()}: cell {first}</h2>
-<p>Correlation {finding.r[first]:+.2f}, where the best cell reaches {finding.shifted:.2f} at other
-times and {finding.untrained:.2f} in an untrained model.{underlined}</p>
+<p>{sign}. The best cell reaches {finding.shifted:.2f} at other times and {finding.untrained:.2f} in
+an untrained model.{underlined}</p>
 <div class="look"><div>{key(cells[:, first], finding.values)}{shown(first, parts)}</div>
 {average(finding.values, cells[:, first])}</div>\n"""
     least = max(finding.shifted, finding.untrained)

@@ -163,11 +163,11 @@ def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of:
     high = max(*(mark + 1 for mark in marks.values()), *np.quantile(values, [0.995]).tolist(), 2.0)
     edges = np.arange(math.floor(low * 2), math.ceil(high * 2) + 1) / 2
     counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
-    x_of, y_of = scale(edges[0], edges[-1], 4, 296), scale(0, counts.max(), 110, 34)
+    x_of, y_of = scale(edges[0], edges[-1], 8, 288), scale(0, counts.max(), 110, 34)
     svg = ""
     for left, count in zip(edges, counts.tolist(), strict=False):
         shade = max(-SHADES, min(SHADES, math.floor((left + 0.25) * shade_of)))
-        x, y, width = x_of(left), y_of(count), x_of(edges[0] + 0.5) - 4.75
+        x, y, width = x_of(left), y_of(count), x_of(edges[0] + 0.5) - 8.75
         svg += f'<rect class="bin {shade_class(shade)}" x="{x}" y="{y}" width="{width:g}" '
         svg += f'height="{110 - y:g}"><title>{left:g} to {left + 0.5:g} bits: {count:,} '
         svg += "characters</title></rect>"
@@ -202,8 +202,11 @@ def data_block(models: list[Model], text: Text, predictions: list[Predictions]) 
     return f'<script type="application/json" id="data">{embed(read)}</script>'
 
 
-def one_model(model: Model, text: str, bits: np.ndarray) -> tuple[str, np.ndarray, set[int]]:
-    """What stands beside the text, the shades, and the places that are linked to."""
+def one_model(
+    model: Model, text: str, bits: np.ndarray, where: str
+) -> tuple[str, np.ndarray, set[int]]:
+    """What stands beside the text, the shades, and the places that are linked to; ``where``: which
+    part of the whole text this is, nothing where it is all of it."""
     no_idea = math.log2(len(model.net.unique_tokens))
     words = most(words_of(text, bits), WORDS)
     marks = {f"mean {bits[1:].mean():.2f}": float(bits[1:].mean())}
@@ -216,14 +219,14 @@ def one_model(model: Model, text: str, bits: np.ndarray) -> tuple[str, np.ndarra
 <dt>{no_idea:.1f} bits</dt><dd>no idea: as likely as any of the {len(model.net.unique_tokens):,}
 characters it knows</dd><dt>more</dt><dd>it expected something else</dd></dl>
 <h2>How often</h2>{histogram(bits[1:], marks, 0.0, 1.0)}
-<p class="small">Characters by their bits. A mean of {bits[1:].mean():.2f} bits is a choice among
-{2 ** bits[1:].mean():.1f} equally likely characters, again and again.</p>
+<p class="small">Characters by their bits{where}. A mean of {bits[1:].mean():.2f}
+bits is a choice among {2 ** bits[1:].mean():.1f} equally likely characters, again and again.</p>
 <h2>Most surprising words</h2>{links(words)}"""
     return aside, np.nan_to_num(bits, nan=SHADES).clip(0, SHADES).astype(int), {w[0] for w in words}
 
 
 def two_models(
-    models: list[Model], text: str, bits: list[np.ndarray]
+    models: list[Model], text: str, bits: list[np.ndarray], where: str
 ) -> tuple[str, np.ndarray, set[int]]:
     """As ``one_model``, of how much more surprised the first model is than the second."""
     difference = bits[0] - bits[1]
@@ -241,8 +244,8 @@ def two_models(
     key = "".join(shaded(f"{k / 2:+g}" if k else "0", k) for k in range(-SHADES + 1, SHADES, 4))
     aside = f"""<h2>Which of the two</h2>
 <p><b><bdi>{escape(better)}</bdi></b> expected this text better: it needs {abs(total):,.0f} bits
-fewer than <bdi>{escape(worse)}</bdi>, {abs(mean):.2f} a character. If one of the two had written
-it, the odds for the first would be 2 to the power of that.</p>
+fewer than <bdi>{escape(worse)}</bdi>{where}, {abs(mean):.2f} a character. If one of
+the two had written it, the odds for the first would be 2 to the power of that.</p>
 <div class="key" aria-hidden="true">{key}</div>
 <p class="small">Bits of <bdi>{escape(names[0])}</bdi> less those of <bdi>{escape(names[1])}</bdi>:
 blue where the first expected the character better, orange where the second did.</p>
@@ -281,15 +284,17 @@ def surprise_page(models: list[Model], text: Text, losses: list[float]) -> str:
     predictions = [predict(model.net, ids) for model, ids in zip(models, shown, strict=True)]
     characters = "".join(map(models[0].net.unique_tokens.__getitem__, shown[0].tolist()))
     bits = [np.concatenate(([0.0], found.bits)) for found in predictions]  # none for the first
+    first = f"the first {len(characters):,} characters"
+    where = "" if len(characters) == len(text.ids[0]) else f", in {first} only"
     if len(models) == 1:
-        aside, shades, linked = one_model(models[0], characters, bits[0])
+        aside, shades, linked = one_model(models[0], characters, bits[0], where)
         title = "Where the model is surprised"
         how = (
             "The model reads from left to right and guesses each next character; the more "
             "orange a character is, the less the model expected it."
         )
     else:
-        aside, shades, linked = two_models(models, characters, bits)
+        aside, shades, linked = two_models(models, characters, bits, where)
         title = "Which of two models expects this text"
         how = (
             "Both models guess each next character; blue is where the first came closer, orange "
@@ -302,12 +307,12 @@ def surprise_page(models: list[Model], text: Text, losses: list[float]) -> str:
     part = "the part held out in training" if text.split == "val" else "all of it"
     caption.append(f"{text.name}: {part}, {len(text.ids[0]):,} characters")
     caption += text.notes
-    whole = len(characters) == len(text.ids[0])
-    cut = "" if whole else f" These are the first {len(characters):,} characters."
     body = f"""<div class="beside">
 <aside>{aside}</aside>
 <section><p class="small">Point at a character, tap it, or move with the arrow keys, to see what the
-model expected there; <kbd>n</kbd> and <kbd>p</kbd> go to the next and previous surprise.{cut}</p>
+model expected there; <kbd>n</kbd> and <kbd>p</kbd> go to the next and previous surprise.{
+        f" These are {first}." * bool(where)
+    }</p>
 <div class="text" tabindex="0" aria-label="The text, by surprise; arrow keys move through it">{
         text_html(characters, shades, linked)
     }</div></section>

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -68,7 +68,7 @@ def test_points_lie_where_their_values_say() -> None:
                     assert bits_of(y + 4) == pytest.approx(loss / math.log(2), abs=4e-3)
         best = [a for a, _ in page.named("circle") if a["class"] == "dot best"]
         assert [round(y_of(float(a["cy"]) + 4), 2) for a in best] == [1.7, 2.5]
-        assert [t for a, t in page.named("text") if a.get("class") == "name"] == ["one", "two"]
+        assert [t for a, t in page.named("text") if a.get("class") == "name"] == ["two", "one"]
 
 
 def test_table_has_the_best_of_each_run() -> None:
@@ -174,6 +174,51 @@ def test_refusals_leave_all_as_it_was(capsys: pytest.CaptureFixture[str]) -> Non
         out, error = capsys.readouterr()
         assert error.count("\n") == 1 and not out
     assert {path.name: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def log_of(name: str, value: float, text: str = "a.txt", **settings: object) -> str:
+    """Leave a log of one evaluation; its path."""
+    first = {"settings": settings, "text": {"name": text, "chars": 1000}}
+    Path(f"{name}.jsonl").write_text(json.dumps(first) + "\n" + log_line(9, None, value))
+    return f"{name}.jsonl"
+
+
+def test_what_the_runs_were_told_differently_is_shown() -> None:
+    logs = [log_of("a", 1.5, lr=0.1, cell="gru", seed=1), log_of("b", 1.6, lr=0.1, cell="lstm")]
+    assert curves.main(logs) == 0
+    said = plain("curves.html")
+    assert "What differs a cell gru, seed 1 b cell lstm, seed \u2013" in said
+    assert "do not compare" not in said
+    assert curves.main([log_of("a", 1.5, lr=0.1), log_of("b", 1.6, "b.txt", lr=0.1)]) == 0
+    said = plain("curves.html")
+    assert "Their held-out texts differ: such losses do not compare." in said
+    assert "a text a.txt of 1,000 characters b text b.txt of 1,000 characters" in said
+    assert curves.main([log_of("a", 1.5, lr=0.1), log_of("b", 1.6, lr=0.1)]) == 0
+    assert "differ" not in plain("curves.html")
+
+
+@pytest.mark.parametrize("values", [(1.5, 1.52, 1.51, 1.9), [1.5 + i % 7 / 100 for i in range(30)]])
+def test_names_stand_in_the_order_of_the_ends(values: list[float]) -> None:
+    logs = [log_of(f"r{i:02d}", value) for i, value in enumerate(values)]
+    assert curves.main(logs) == 0
+    for figure in Path("curves.html").read_text().split("<svg")[1:]:
+        texts = Page("<svg" + figure).named("text")
+        heights = {t: float(a["y"]) for a, t in texts if a.get("class") == "name"}
+        ends = dict(zip((f"r{i:02d}" for i in range(len(values))), values, strict=True))
+        names = sorted(heights, key=heights.__getitem__)
+        assert [ends[name] for name in names] == sorted(values, reverse=True)
+        y = sorted(heights.values())
+        assert y[0] > 30 and y[-1] < 350 and min(b - a for a, b in pairwise(y)) > 6
+
+
+def test_the_legend_names_what_is_there() -> None:
+    Path("a.jsonl").write_text(log_line(1, 2.0, None) + log_line(2, 1.9, None))
+    assert curves.main(["a.jsonl"]) == 0
+    said = plain("curves.html")
+    assert "Thin:" in said and not any(w in said for w in ("Thick:", "\u25cb", "\u25b2"))
+    assert curves.main([log_of("b", 1.5)]) == 0
+    said = plain("curves.html")
+    assert "Thick:" in said and "\u25cb" in said and "Thin:" not in said and "\u25b2" not in said
 
 
 @needs_browser

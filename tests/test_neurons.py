@@ -157,6 +157,10 @@ def test_cells_that_follow_are_found(capsys: pytest.CaptureFixture[str]) -> None
     for sentence in (
         "Inside quotes: cell 2",
         "Inside brackets: cell 5",
+        ": the cell is high (orange) where it holds.",
+        ": the cell is low (blue) where it holds.",
+        ": the cell is high (orange) where it is large.",
+        "Underlined: where it holds, as a rule finds it in the text.",
         "Karpathy et al. 2015",
         "held-out loss 1.2500 nats",
     ):

@@ -418,6 +418,57 @@ def test_words_are_links_and_the_mouse_shows_what_it_passes(
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_word_far_down_has_its_card_beside_it(browser: Browser, width: int) -> None:
+    model, _ = bigram_model(tuple(sorted(set(WORDS))))
+    save("a", model, WORDS * 600)  # what is above the word is laid out only once it is in sight
+    assert eval_program.main(["--ckpt", "a.net", *READ, "--surprise", "a.html"]) == 0
+    with browser.open(Path("a.html"), width, 800) as tab:
+        tab.evaluate("characterAt(37000).id = 'c37000'")
+        tab.evaluate("document.querySelector('aside ol a').hash = '#c37000'")
+        tab.click("aside ol a")
+        distance = f"""(() => {{ const c = {CARD}.getBoundingClientRect(),
+          t = document.querySelector('.at').getBoundingClientRect();
+          return t.top < 0 || t.bottom > 800 ? 1e9 : Math.max(c.top - t.bottom, t.top - c.bottom);
+          }})()"""
+        tab.wait(f"!{CARD}.hidden")
+        tab.evaluate("new Promise(done => setTimeout(done, 500))")  # until all is laid out
+        assert 0 <= tab.evaluate(distance) < 20
+
+
+@needs_browser
+def test_n_and_p_work_before_a_click_into_the_text(browser: Browser, words_page: Path) -> None:
+    with browser.open(words_page, 1000) as tab:
+        tab.press("ArrowRight")  # scrolls, outside the text
+        assert tab.evaluate(f"{CARD}.hidden")
+        tab.press("n")
+        first = tab.evaluate("at")
+        bits = tab.evaluate("bitsAt(models[0], at)")
+        assert first > 0 and bits >= 6 and not tab.evaluate(f"{CARD}.hidden")
+        assert tab.evaluate("[...Array(at).keys()].slice(1).every(i => bitsAt(models[0], i) < 6)")
+        tab.press("ArrowRight")  # the text has the focus now
+        assert tab.evaluate("at") == first + 1
+
+
+@needs_browser
+def test_the_numbers_of_a_histogram_are_not_cut(browser: Browser, words_page: Path) -> None:
+    with browser.open(words_page, 390) as tab:
+        ends = tab.evaluate(
+            """[...document.querySelectorAll("aside svg text")].map(e =>
+              e.getBoundingClientRect().right - e.closest("svg").getBoundingClientRect().right)"""
+        )
+        assert len(ends) > 3 and max(ends) <= 0
+
+
+def test_the_mean_of_a_part_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charrnn.surprise.SHOWN", 50)
+    model, _ = bigram_model(tuple(sorted(set(WORDS))))
+    save("a", model, WORDS * 20)
+    assert eval_program.main(["--ckpt", "a.net", *READ, "--surprise", "a.html"]) == 0
+    assert "Characters by their bits, in the first 50 characters only. A mean" in plain("a.html")
+
+
+@needs_browser
 @pytest.mark.parametrize(("width", "dark"), [*product((1000, 390), (False, True))])
 def test_card_is_beside_its_character_and_in_the_window(
     browser: Browser, words_page: Path, width: int, dark: bool

@@ -128,6 +128,7 @@ function hide() {
 /** Move to a character by key: it is scrolled into view first, the card follows. */
 function go(i) {
   i = Math.max(0, Math.min(last, i));
+  text.focus({ preventScroll: true });
   characterAt(i).scrollIntoView({ block: "nearest" , behavior: "instant" });
   show(i, true);
 }
@@ -144,7 +145,7 @@ function vertical(step) {
 function surprise(step) {
   const far = (i) => models.length === 1 ? bitsAt(models[0], i)
     : Math.abs(bitsAt(models[0], i) - bitsAt(models[1], i)) * 2;
-  for (let i = at + step; i > 0 && i <= last; i += step) if (far(i) >= 6) return i;
+  for (let i = Math.max(at, 0) + step; i > 0 && i <= last; i += step) if (far(i) >= 6) return i;
   return at;
 }
 
@@ -156,12 +157,12 @@ const KEYS = {
   n: () => surprise(1), p: () => surprise(-1),
 };
 
-text.addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (event) => { // n, p and Escape work wherever one is
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "Escape") hide();
-  else if (event.key in KEYS) {
+  else if (event.key in KEYS && (event.key.length === 1 || text.contains(event.target))) {
     event.preventDefault();
-    go(at < 0 ? 0 : KEYS[event.key]());
+    go(at < 0 && event.key.length > 1 ? 0 : KEYS[event.key]());
   }
 });
 text.addEventListener("pointerover", (event) => {
@@ -174,6 +175,8 @@ document.addEventListener("click", (event) => {
   else if (!event.target.closest("a")) hide();
 });
 addEventListener("hashchange", follow);
+// also when a part of the text above comes into sight, and so gets another height than was guessed
+new ResizeObserver(() => { if (!card.hidden) place(characterAt(at)); }).observe(text);
 addEventListener("resize", () => { if (!card.hidden) place(characterAt(at)); });
 
 /** Show the card of the word that a link leads to. */
