@@ -5,27 +5,37 @@ import charrnn.start  # noqa: F401, before torch
 # isort: split
 import codecs
 import json
+import os
 import re
+import secrets
+import stat
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, BinaryIO, TextIO
 
-import torch
-
 from charrnn.checkpoint import load_checkpoint
-from charrnn.cli import Number, Parser, command
+from charrnn.cli import Parser, command
 from charrnn.console import Terminal, escape_control_chars, say
 from charrnn.conversation import Conversation, converse
 from charrnn.device import DTYPES, pick_device, pick_dtype
 from charrnn.errors import UserError
 from charrnn.files import check_output, open_output, require_regular
-from charrnn.generation import RANGES, default_prime, generate_text, known_form
+from charrnn.generation import (
+    RANGES,
+    SIZE,
+    bits_of,
+    blocks,
+    default_prime,
+    generate_text,
+    known_form,
+    nearest_form,
+    never_saw,
+    unknown_characters,
+)
 from charrnn.model import CharRNN
 
-TOP_K, SIZE, REPLY = 5, 1000, 300  # where the user does not say
-MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side, and their characters
+REPLY = 300  # characters of a reply where the user does not say
 
 
 def parser() -> Parser:
@@ -39,7 +49,9 @@ def parser() -> Parser:
         metavar="TEXT",
         help="text to go on from (default: a newline, or the most frequent character)",
     )
-    prime.add_argument("--prime-file", metavar="FILE", help="the same from a UTF-8 file, all of it")
+    prime.add_argument(
+        "--prime-file", metavar="FILE", help="the same from a UTF-8 file, all of it; - is stdin"
+    )
     text.add_argument(
         "--stop",
         metavar="TEXT",
@@ -49,7 +61,7 @@ def parser() -> Parser:
     text.add_argument(
         "--escapes",
         action="store_true",
-        help=r"read \n, \t, \\ and \uXXXX in --prime and --stop as Python does",
+        help=r"read \n, \t, \\ and \uXXXX in --prime, --stop and --turn as Python does",
     )
     text.add_argument(
         "--size",
@@ -87,16 +99,23 @@ def parser() -> Parser:
     output.add_argument(
         "--num-samples",
         metavar="N",
-        type=Number(int, 1, 10**12),
+        type=RANGES["num_samples"],
         default=1,
         help="texts, with a line between them that says which is next",
     )
     output.add_argument(
-        "--json", action="store_true", help='a line of JSON for each text: {"prime", "text"}'
+        "--json",
+        action="store_true",
+        help='a line of JSON for each text: {"prime", "text", "bits"}',
     )
     output.add_argument("--out", metavar="FILE", help="write there instead of to stdout")
     output.add_argument(
         "--interactive", action="store_true", help="a conversation: :help explains it"
+    )
+    output.add_argument(
+        "--turn",
+        metavar="TEXT",
+        help=r"what stands around the {} that you type: --turn 'Me: {}\nAnna:' --escapes",
     )
     machine = p.add_argument_group("machine")
     machine.add_argument(
@@ -123,25 +142,33 @@ def unescape(text: str, flag: str) -> str:
     return pairs.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
-def spelled(model: CharRNN, text: str, flag: str, escapes: bool) -> str:
-    """What a flag means, in characters that the model knows. Raises UserError that names it."""
+def spelled(model: CharRNN, text: str, flag: str, escapes: bool, leave_out: bool = False) -> str:
+    """What a flag means, in characters that the model knows. Raises UserError that names it, or
+    with ``leave_out`` says which characters are left out, while any are left."""
+    meant = unescape(text, flag) if escapes else text
+    form = known = nearest_form(model, meant)
+    hint = r"; for \n to be a line end give --escapes" if "\\" in text and not escapes else ""
+    strange = unknown_characters(model, form)
+    if leave_out and not set(form) <= set(strange):
+        known = "".join(char for char in form if char not in strange)
     try:
-        meant = unescape(text, flag) if escapes else text
-        known = known_form(model, meant, flag)
+        known = known_form(model, known, flag)
     except UserError as error:
-        if "\\" in text and not escapes:
-            raise UserError(rf"{error}; for \n to be a line end give --escapes") from None
-        raise
-    if known != meant:
+        raise UserError(f"{error}{hint}") from None
+    if known != form:
+        say(f"{flag}: {never_saw(model, strange)}; left out{hint}")
+    if form != meant:
         say(f"{flag}: the model knows it in its other normal form (accents apart or joined): used")
     return known
 
 
 def read_text(path: str) -> str:
-    """All of a UTF-8 file, its line ends as \\n. Raises UserError or OSError."""
-    require_regular(path, "a UTF-8 text")
+    """All of a UTF-8 file, FIFO or stdin (-), its line ends as \\n. Raises UserError or OSError."""
+    if path != "-" and not (os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)):
+        require_regular(path, "a UTF-8 text")
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        source = 0 if path == "-" else path
+        with open(source, encoding="utf-8-sig", closefd=source != 0) as file:
             return file.read()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
@@ -175,15 +202,6 @@ class Output:
         self.stream.flush()
 
 
-def blocks(num_samples: int, size: int) -> Iterator[range]:
-    """The numbers, from 1, of the texts to write side by side: no more than memory has room for."""
-    at_once = max(1, min(MOST_STREAMS, MOST_HELD // max(1, size)))
-    first = 1
-    while first <= num_samples:
-        yield range(first, min(first + at_once, num_samples + 1))
-        first += at_once
-
-
 def title(model: CharRNN, number: int, num_samples: int) -> str:
     """The line before all but the first of several texts, of a character unknown to the model."""
     rule = 8 * next((mark for mark in "=~\u2500\u2550" if mark not in model.char2int), "=")
@@ -195,7 +213,7 @@ def write_texts(out: Output, model: CharRNN, prime: str, num_samples: int, **opt
     for numbers in blocks(num_samples, options["size"]):
         out.write((title(model, numbers[0], num_samples) if numbers[0] > 1 else "") + prime)
         others: list[list[str]] = [[] for _ in numbers[1:]]
-        for first, *rest in generate_text(model, prime, num_samples=len(numbers), **options):
+        for first, *rest in generate_text(model, prime, numbers=numbers, **options):
             out.write(first)
             for pieces, piece in zip(others, rest, strict=True):
                 pieces.append(piece)
@@ -205,12 +223,12 @@ def write_texts(out: Output, model: CharRNN, prime: str, num_samples: int, **opt
 
 
 def write_json(out: Output, model: CharRNN, prime: str, num_samples: int, **options: Any) -> None:
-    """A line of JSON for each text, in ASCII."""
+    """A line of JSON for each text, with the bits that the model needs for it."""
     for numbers in blocks(num_samples, options["size"]):
-        for pieces in zip(
-            *generate_text(model, prime, num_samples=len(numbers), **options), strict=True
-        ):
-            out.write(json.dumps({"prime": prime, "text": "".join(pieces)}) + "\n")
+        for pieces in zip(*generate_text(model, prime, numbers=numbers, **options), strict=True):
+            text = "".join(pieces)
+            line = {"prime": prime, "text": text, "bits": bits_of(model, prime, text)}
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 @command
@@ -219,31 +237,36 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.interactive and (args.out or args.json or args.num_samples > 1):
         raise UserError("--interactive: leave out --out, --json and --num-samples")
+    if args.interactive and args.prime_file == "-":
+        raise UserError("--prime-file -: a conversation reads stdin; name a file")
+    if args.turn is not None and (not args.interactive or args.turn.count("{}") != 1):
+        raise UserError("--turn: give it with --interactive, and with one {} in it")
     if args.out is not None:
-        inputs = [args.ckpt] if args.prime_file is None else [args.ckpt, args.prime_file]
+        inputs = [args.ckpt] if args.prime_file in (None, "-") else [args.ckpt, args.prime_file]
         check_output(args.out, inputs, special=True)
     device = pick_device(args.device)
     model = load_checkpoint(args.ckpt, device)
-    generator = torch.Generator(device)
-    generator.manual_seed(args.seed) if args.seed is not None else generator.seed()
     options = {
         "size": args.size if args.size is not None else REPLY if args.interactive else SIZE,
         "stop": [spelled(model, text, "--stop", args.escapes) for text in args.stop or ()],
-        # the nucleus is a choice of its own: given alone it is not narrowed by the default top-k
-        "top_k": args.top_k if args.top_k is not None else TOP_K if args.top_p is None else 0,
-        "top_p": 1.0 if args.top_p is None else args.top_p,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
         "temperature": args.temperature,
-        "generator": generator,
+        # chosen here, so that all blocks of texts have the same
+        "seed": args.seed if args.seed is not None else secrets.randbelow(2**63),
         "dtype": pick_dtype(args.dtype, device),
     }
+    understand = partial(spelled, model, leave_out=True)
     prime = None
     if args.prime_file is not None:
-        prime = spelled(model, read_text(args.prime_file), "--prime-file", escapes=False)
+        prime = understand(read_text(args.prime_file), "--prime-file", escapes=False)
     elif args.prime is not None:
-        prime = spelled(model, args.prime, "--prime", args.escapes)
+        prime = understand(args.prime, "--prime", args.escapes)
     if args.interactive:
-        understand = partial(spelled, model, flag="the line", escapes=args.escapes)
-        converse(Conversation(model, options, Output.to_stdout().write, understand), prime)
+        around = (args.turn or "{}").split("{}")
+        turn = [spelled(model, text, "--turn", args.escapes) if text else "" for text in around]
+        typed = partial(understand, flag="the line", escapes=args.escapes)
+        converse(Conversation(model, options, Output.to_stdout().write, typed, tuple(turn)), prime)
         return
     prime = default_prime(model) if prime is None else prime
     write = write_json if args.json else write_texts

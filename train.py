@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charrnn.budget import TIMED_SECONDS, Budget, seconds_per_step
-from charrnn.checkpoint import load_checkpoint
+from charrnn.checkpoint import check_saveable, load_checkpoint
 from charrnn.cli import command
 from charrnn.console import catch_signals
 from charrnn.corpus import load_corpus
@@ -153,6 +153,7 @@ def train(
         torch.manual_seed(settings.seed)
         size = settings.n_hidden, settings.n_layers, settings.drop_prob, settings.cell
         model = CharRNN(tokens, *size, settings.input_drop).to(device)
+        check_saveable(model)  # raises now for a model that was changed so that it cannot be
         if source:
             copy_weights(source, model)
         prime = settings.prime or default_prime(model)

@@ -40,7 +40,8 @@ def child(side: str, path: str, seconds: float, device: torch.device) -> float:
         return rate(lambda: len(list(islice(chars, BLOCK))), seconds, device)
     streams, dtype = side.split()
     model = load_checkpoint(path, device)
-    steps = generate(model, "A", int(streams), top_k=5, dtype=getattr(torch, dtype))
+    numbers = range(1, int(streams) + 1)
+    steps = generate(model, "A", numbers, top_k=5, dtype=getattr(torch, dtype))
 
     def block() -> int:
         torch.stack(list(islice(steps, BLOCK))).cpu()

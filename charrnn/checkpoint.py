@@ -16,7 +16,7 @@ from charrnn.console import brief, shell_name
 from charrnn.device import torch_defaults
 from charrnn.errors import UserError
 from charrnn.files import atomic_file, reason, require_regular
-from charrnn.model import CELLS, CharRNN
+from charrnn.model import CELLS, CharRNN, eval_mode
 
 ALLOWED_GLOBALS = {  # what the pickles that torch.save makes of tensors in dicts call
     "collections OrderedDict",
@@ -147,7 +147,12 @@ def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
     The notebook's own lines load it. ``path`` is replaced in one step. Raises OSError, and
     UserError for weights that are not finite numbers.
     """
-    contents = {
+    save_dict(path, contents_of(model) | extra)
+
+
+def contents_of(model: CharRNN) -> dict[str, Any]:
+    """The dict that is saved of a model."""
+    return {
         "n_hidden": model.n_hidden,
         "n_layers": model.n_layers,
         "state_dict": {name: weight.cpu() for name, weight in model.state_dict().items()},
@@ -155,7 +160,30 @@ def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
         "drop_prob": model.drop_prob,
         "cell": model.cell,
     }
-    save_dict(path, contents | extra)
+
+
+@torch.no_grad()
+def check_saveable(model: CharRNN) -> None:
+    """Check that a model, changed as it may be, computes the same after it was saved and loaded.
+
+    Raises UserError where it does not.
+    """
+    device = model.fc.weight.device
+    ids = torch.arange(8, device=device)[None] % len(model.unique_tokens)
+    try:
+        loaded = build_model(contents_of(model), "the model").to(device)
+        with eval_mode(model), eval_mode(loaded):
+            expected, found = (m(ids, m.init_hidden(1))[0] for m in (model, loaded))
+        same = torch.allclose(found, expected, rtol=1e-2, atol=1e-2)
+        problem = "" if same else "it would compute something else"
+    except (UserError, AttributeError, TypeError, RuntimeError) as error:
+        problem = str(error)
+    if problem:
+        raise UserError(
+            f"the model of charrnn/model.py could not be loaded after training: {problem}; "
+            "build it from n_hidden, n_layers, drop_prob, cell and the characters alone, and make "
+            "each tensor in it a parameter or a buffer"
+        )
 
 
 @torch_defaults()
@@ -189,32 +217,35 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
         require(type(size) is int and size > 0, f"{key} is {brief(size)}, not a positive number")
     tokens = check_tokens(checkpoint["tokens"], f"{path}: not a usable checkpoint")
     require(isinstance(weights, dict), "state_dict is not a dict")
-    # compared by count first: a claimed million layers must not be built to be refused
-    n_weights = 4 * n_layers + 2
-    require(
-        len(weights) == n_weights,
-        f"state_dict has {len(weights)} entries, not the {n_weights} of {n_layers} layers",
-    )
+    for name, weight in weights.items():
+        # a stride of 0 would let one stored number claim to be a billion
+        stored = (
+            isinstance(weight, Tensor)
+            and weight.layout == torch.strided
+            and not weight.is_complex()
+        )
+        require(
+            stored and weight.is_contiguous() and bool(weight.float().isfinite().all()),
+            f"{brief(name)} holds values that are not finite numbers",
+        )
+    # before anything is built of a claimed size: each layer has weights, each unit a number
+    require(n_layers <= len(weights), f"state_dict has no weights of {n_layers} layers")
+    largest = max(weight.numel() for weight in weights.values())
+    require(n_hidden <= largest, f"state_dict has no weights of {n_hidden} units")
     cell = checkpoint.get("cell", "lstm")
     require(isinstance(cell, str) and cell in CELLS, f"cell is none of {', '.join(CELLS)}")
     drop_prob = checkpoint.get("drop_prob", 0.5)
     require(type(drop_prob) is float and 0 <= drop_prob < 1, "drop_prob is not in [0, 1)")
 
-    def check(name: str, shape: tuple[int, ...]) -> None:
-        weight = weights.get(name)
-        found = tuple(weight.shape) if isinstance(weight, Tensor) else "none"
-        require(found == shape, f"{name} has shape {found}, not {shape}")
-        # a stride of 0 would let one stored number claim to be a billion
-        stored = weight.layout == torch.strided and weight.is_contiguous()
-        require(
-            stored and weight.is_floating_point() and bool(weight.float().isfinite().all()),
-            f"{name} holds values that are not finite numbers",
-        )
-
-    check("fc.weight", (len(tokens), n_hidden))  # before anything is built of a claimed size
     with torch.device("meta"):  # no time for random weights that are replaced at once
         model = CharRNN(tokens, n_hidden, n_layers, drop_prob, cell)
-    for name, weight in model.state_dict().items():
-        check(name, tuple(weight.shape))
-    model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
+    expected = model.state_dict()  # of the model as the code builds it, changed as it may be
+    for name in (*expected, *weights):
+        found, wanted = (
+            tuple(state[name].shape) if name in state else "none" for state in (weights, expected)
+        )
+        require(found == wanted, f"{brief(name)} has shape {found}, not {wanted} as in the code")
+        same_kind = weights[name].is_floating_point() == expected[name].is_floating_point()
+        require(same_kind, f"{brief(name)} is {weights[name].dtype}")
+    model.load_state_dict({k: w.to(expected[k].dtype) for k, w in weights.items()}, assign=True)
     return model

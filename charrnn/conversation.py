@@ -4,16 +4,18 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from charrnn.console import Terminal, say
 from charrnn.errors import UserError
 from charrnn.generation import (
     RANGES,
+    TextBefore,
     default_prime,
     encode_opening,
     encode_prime,
-    generate_text,
+    generate,
     read_prime,
 )
 from charrnn.model import CharRNN, Hidden
@@ -35,12 +37,20 @@ class Conversation:
         options: dict[str, Any],
         write: Callable[[str], None],
         understand: Callable[[str], str],
+        turn: tuple[str, str] = ("", ""),
     ) -> None:
-        """``options``: as ``generate_text`` takes them; what is typed goes through ``understand``,
-        and what is written to ``write``."""
+        """``options``: as ``generate`` takes them, with ``size`` and ``stop``. What is typed goes
+        through ``understand`` and between the two of ``turn``, what is written to ``write``."""
         self.model, self.options, self.write, self.understand = model, options, write, understand
+        self.before, self.after = turn
+        self.replies = 0  # since the seed was set: reply n is as random as text n
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin again, as if nothing had been read or written."""
         self.hidden: Hidden | None = None
         self.last = ""  # character, which the state does not know yet
+        self.unseen = ""  # what was read of the last reply, but not shown: the stop that ended it
 
     def take(self, line: str) -> bool:
         """Do what a line asks for; False ends. Raises UserError for what cannot be done."""
@@ -48,13 +58,14 @@ class Conversation:
         if name == ":quit":
             return False
         if name == ":reset":
-            self.hidden, self.last = None, ""
+            self.forget()
         elif name in COMMANDS or name == ":seed":
             self.set(COMMANDS.get(name, "seed"), value)
         elif line.startswith(":") and not line.startswith("::"):
             say(HELP.rstrip("\n"))
         else:
-            self.reply(self.understand(line.removeprefix(":")) if line else "")
+            said = self.understand(line.removeprefix(":")) if line else ""
+            self.reply(self.before + said + self.after if line else "")
         return True
 
     def set(self, name: str, value: str) -> None:
@@ -63,31 +74,54 @@ class Conversation:
             number = RANGES[name](value.strip())
         except argparse.ArgumentTypeError as error:
             raise UserError(f"{name}: {error}") from None
+        self.options[name] = number
         if name == "seed":
-            self.options["generator"].manual_seed(number)
-        else:
-            self.options[name] = number
+            self.replies = 0
         if name == "top_p":  # as with the flags: given alone it is not narrowed by top_k
             self.options["top_k"] = 0
 
     def reply(self, text: str) -> None:
-        """Go on from ``text``, or without it from the last character; ends with a line end."""
+        """Go on from ``text``, or without it from the last character; ends with a line end.
+
+        The model reads all that it draws, with the stop that ends its reply.
+        """
         self.write(text)
-        everything = self.last + text or default_prime(self.model)
-        pieces = generate_text(self.model, everything, hidden=self.hidden, **self.options)
-        for (piece,) in pieces:
+        start = self.last + self.unread(text) or default_prime(self.model)
+        options = dict(self.options)
+        size, reply = options.pop("size"), TextBefore(tuple(options.pop("stop")))
+        self.replies += 1
+        number = range(self.replies, self.replies + 1)
+        drawn = shown = ""
+        for ids in islice(generate(self.model, start, number, hidden=self.hidden, **options), size):
+            drawn += self.model.int2char[int(ids)]
+            piece = reply.add(drawn[-1])
             self.write(piece)
-            everything += piece
-        if not everything.endswith("\n"):
+            shown += piece
+            if not reply.goes_on:
+                break
+        self.write(reply.held)
+        shown += reply.held
+        self.unseen = drawn[len(shown) :]
+        if not (text + shown).endswith("\n"):
             self.write("\n")
         encode = encode_opening if self.hidden is None else encode_prime
-        before, self.last = encode(self.model, everything)[:, :-1], everything[-1]
+        before, self.last = encode(self.model, start + drawn)[:, :-1], (start + drawn)[-1]
         if before.numel():
             self.hidden = read_prime(self.model, before, self.hidden)[1]
 
+    def unread(self, text: str) -> str:
+        """What the model is to read for ``text``: not again what the last reply's stop ended with,
+        such as the name before a turn; and a turn begins on a line of its own."""
+        overlap = next(n for n in range(len(text), -1, -1) if self.unseen.endswith(text[:n]))
+        mid_line = self.last not in ("", "\n") and "\n" in self.model.char2int
+        if text and self.before and mid_line and not overlap:
+            return "\n" + text
+        return text[overlap:]
 
-def converse(conversation: Conversation, first: str | None = None) -> None:
-    """Read lines from stdin, after ``first``, until it ends. Raises UserError where there is none.
+
+def converse(conversation: Conversation, prime: str | None = None) -> None:
+    """Go on from ``prime``, then from lines of stdin until it ends. Raises UserError where there is
+    none.
 
     Mistakes are said on stderr, and so is the prompt unless a terminal shows what is typed.
     """
@@ -99,14 +133,14 @@ def converse(conversation: Conversation, first: str | None = None) -> None:
             import readline  # noqa: F401
     errors = Terminal(sys.stderr)
     say(":help shows what can be typed here")
-    goes_on, line = True, first
+    if prime is not None:
+        conversation.reply(prime)
+    goes_on = True
     while goes_on:
         try:
-            if line is None:
-                if not terminal:
-                    errors.write("> ")
-                line = input("> " if terminal else "")
-            goes_on = conversation.take(line)
+            if not terminal:
+                errors.write("> ")
+            goes_on = conversation.take(input("> " if terminal else ""))
         except EOFError:
             errors.write("\n")
             return
@@ -114,4 +148,3 @@ def converse(conversation: Conversation, first: str | None = None) -> None:
             raise UserError("stdin: not UTF-8; type or pipe UTF-8 text") from None
         except UserError as error:
             say(str(error))
-        line = None

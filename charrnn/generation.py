@@ -1,25 +1,36 @@
 """State -> text."""
 
 import math
+import secrets
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charrnn.cli import Number
 from charrnn.data import UNKNOWN, Vocabulary
-from charrnn.device import torch_defaults
+from charrnn.device import pick_dtype, torch_defaults
 from charrnn.errors import UserError
 from charrnn.model import CharRNN, Hidden, eval_mode, map_hidden
 
+SIZE, TOP_K = 1000, 5  # characters of a text, and how many are drawn from, by default
+MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side, and their characters
 MOST_NUMBERS = 1 << 20  # of one-hot input at a time, when a prime is read
+NOISE = 4096  # random numbers that are drawn ahead for each text
+CHECKED = 8  # characters that the fast step and the plain one must agree on
 NAMED = 5  # characters that an error names
+LOOKALIKES = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-"}
+LOOKALIKES |= {"\u2014": "-", "\u00a0": " ", "'": "\u2019", '"': "\u201c", "-": "\u2013"}
+ONE = range(1, 2)  # the numbers of texts where there is one
 RANGES = {  # what a text may be asked for, here, in flags and in a conversation
     "size": Number(int, 0, 10**12),
+    "num_samples": Number(int, 1, 10**12),
     "top_k": Number(int, 0),
     "top_p": Number(float, 0, 1, exclusive_min=True),
     "temperature": Number(float, 0),
@@ -27,22 +38,44 @@ RANGES = {  # what a text may be asked for, here, in flags and in a conversation
 }
 
 
+def nearest_form(model: CharRNN, text: str) -> str:
+    """``text`` as it is, composed (NFC) or decomposed (NFD, Unicode Standard Annex 15), which look
+    the same: the form with the fewest characters unknown to the model."""
+    forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
+    return min(forms, key=lambda form: len(set(form) - model.char2int.keys()))
+
+
+def unknown_characters(model: CharRNN, text: str) -> list[str]:
+    """The characters that the model never saw, each once; none where it has U+FFFD, which stands
+    for all others."""
+    if UNKNOWN in model.char2int:
+        return []
+    return [char for char in dict.fromkeys(text) if char not in model.char2int]
+
+
+def never_saw(model: CharRNN, strange: list[str]) -> str:
+    """Words that name characters the model never saw, and what it knows in their place."""
+
+    def name(char: str) -> str:
+        others = (char.swapcase(), LOOKALIKES.get(char))
+        known = next((f", but {other!r}" for other in others if other in model.char2int), "")
+        return f"'{char}' (U+{ord(char):04X} {unicodedata.name(char, 'without a name')}){known}"
+
+    more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
+    return f"the model never saw {', '.join(map(name, strange[:NAMED]))}{more}"
+
+
 def known_form(model: CharRNN, text: str, name: str = "prime") -> str:
-    """``text`` in characters that the model knows: as it is, else composed (NFC) or decomposed
-    (NFD, Unicode Standard Annex 15), which look the same.
+    """``text`` in characters that the model knows, its ``nearest_form``.
 
     Raises UserError, which calls the text ``name``: it is empty, or has characters never seen.
     """
-    if not text:
+    if not isinstance(text, str) or not text:
         raise UserError(f"{name} is empty; give at least one character")
-    forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
-    form = min(forms, key=lambda form: len(set(form) - model.char2int.keys()))
-    strange = [char for char in dict.fromkeys(form) if char not in model.char2int]
-    if not strange or UNKNOWN in model.char2int:  # which stands for all others
-        return form
-    names = [f"'{c}' (U+{ord(c):04X} {unicodedata.name(c, 'without a name')})" for c in strange]
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    raise UserError(f"{name}: the model never saw {', '.join(names[:NAMED])}{more}; leave them out")
+    form = nearest_form(model, text)
+    if strange := unknown_characters(model, form):
+        raise UserError(f"{name}: {never_saw(model, strange)}; leave them out")
+    return form
 
 
 def encode_prime(model: CharRNN, prime: str) -> Tensor:
@@ -85,18 +118,33 @@ def read_prime(model: CharRNN, ids: Tensor, hidden: Hidden | None) -> tuple[Tens
     return logits[-1:], hidden
 
 
+@torch.no_grad()
+def bits_of(model: CharRNN, prime: str, text: str) -> float:
+    """The bits that the model needs for ``text`` after ``prime``: how surprised it is by its own
+    words, whatever they were drawn from. Raises UserError as ``known_form`` does."""
+    opening = encode_opening(model, prime)[0]
+    ids = torch.cat((opening, Vocabulary(tuple(model.unique_tokens)).encode(text)))
+    costs, hidden = [torch.zeros(0)], model.init_hidden(1)
+    at_a_time = max(1, MOST_NUMBERS // len(model.unique_tokens))
+    with eval_mode(model):
+        for x, y in zip(ids[:-1].split(at_a_time), ids[1:].split(at_a_time), strict=True):
+            logits, hidden = model(x[None].to(model.fc.weight.device), hidden)
+            costs.append(F.cross_entropy(logits.float().cpu(), y, reduction="none"))
+    return float(torch.cat(costs)[len(opening) - 1 :].double().sum()) / math.log(2)
+
+
 def draw(
     logits: Tensor,
     top_k: int | None = None,
     top_p: float = 1.0,
     temperature: float = 1.0,
-    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """One id per row of logits ``[N, V]`` -> ``[N]``; temperature 0 takes the likeliest.
 
     First temperature, then the ``top_k`` likeliest (None or 0: all), then the nucleus: the fewest
     whose probabilities reach ``top_p`` (Holtzman et al. 2020, arXiv:1904.09751). A draw is the
-    argmax of p / e with e exponential noise: no transfer to the host.
+    argmax of p / e with e exponential ``noise``, ``[N, top_k]`` (None: torch's own).
     """
     if temperature < 1e-6:  # nothing smaller can be divided by in float32
         return logits.argmax(dim=1)
@@ -105,8 +153,42 @@ def draw(
     if top_p < 1:
         before = p.cumsum(1) - p  # what precedes a kept character sums to less than top_p
         p.masked_fill_(before >= top_p, 0)
-    noise = torch.empty_like(p).exponential_(generator=generator)
+    noise = torch.empty_like(p).exponential_() if noise is None else noise
     return ids.gather(1, (p / noise).argmax(dim=1, keepdim=True)).squeeze(1)
+
+
+class Noise:
+    """Exponential random numbers for texts written side by side: those of text n depend on the seed
+    and on n alone (Philox, a counter-based generator: Salmon et al. 2011)."""
+
+    def __init__(self, seed: int, numbers: range, width: int, device: torch.device) -> None:
+        """``numbers``: of the texts; ``width``: random numbers for one character."""
+        keys = (np.array((seed, n), np.uint64) for n in numbers)
+        self.streams = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
+        self.steps = self.left = max(1, NOISE // width)
+        self.drawn = np.empty((len(numbers), self.steps, width), np.float32)
+        self.block = torch.empty(self.drawn.shape, device=device)
+        self.at = torch.zeros(1, dtype=torch.long, device=device)
+        self._draw()
+
+    def prepare(self) -> None:
+        """Call before each ``take``, outside of a CUDA graph: random numbers come from the CPU."""
+        if self.left == 0:
+            self._draw()
+        self.left -= 1
+
+    def _draw(self) -> None:
+        for stream, numbers in zip(self.streams, self.drawn, strict=True):
+            stream.standard_exponential(dtype=np.float32, out=numbers)
+        self.block.copy_(torch.from_numpy(self.drawn.clip(1e-30)))  # nothing is divided by 0
+        self.at.zero_()
+        self.left = self.steps
+
+    def take(self) -> Tensor:
+        """The numbers for one character of each text, ``[N, width]``."""
+        numbers = self.block.index_select(1, self.at)[:, 0]
+        self.at += 1
+        return numbers
 
 
 @torch_defaults()
@@ -138,38 +220,67 @@ def predict_next_char(
 
 @torch_defaults()
 def sample(
-    model: CharRNN, size: int, prime: str = "The", top_k: int | None = None, **options: object
-) -> str:
+    model: CharRNN,
+    size: int = SIZE,
+    prime: str | None = None,
+    top_k: int | None = None,
+    num_samples: int | None = None,
+    dtype: str | torch.dtype = "auto",
+    **options: object,
+) -> str | list[str]:
     """``prime`` (in its ``known_form``) and exactly ``size`` new characters, or fewer where one of
-    ``stop`` would follow; ``options`` as ``generate_text`` and ``generate`` take them. The prime is
-    read after a line end, which the text does not show.
+    ``stop`` would follow: what sample.py prints for the same values, which have its defaults. With
+    ``num_samples`` a list of so many texts.
 
-    Raises UserError when the prime is empty or holds characters the model never saw.
+    ``options`` as ``generate_text`` and ``generate`` take them. The prime (None: that of
+    ``default_prime``) is read after a line end, which the text does not show. Raises UserError when
+    the prime is empty or holds characters the model never saw, and for a number out of range.
     """
-    pieces = generate_text(model, prime, size, top_k=top_k, **options)
-    return known_form(model, prime) + "".join(piece for (piece,) in pieces)
+    prime = default_prime(model) if prime is None else known_form(model, prime)
+    if isinstance(dtype, str):
+        dtype = pick_dtype(dtype, model.fc.weight.device)
+    texts: list[str] = []
+    for numbers in blocks(1 if num_samples is None else num_samples, size):
+        pieces = generate_text(model, prime, size, numbers, top_k=top_k, dtype=dtype, **options)
+        texts += [prime + "".join(text) for text in zip(*pieces, strict=True)]
+    return texts[0] if num_samples is None else texts
+
+
+def blocks(num_samples: int, size: int) -> Iterator[range]:
+    """The numbers, from 1, of the texts to write side by side: no more than memory has room for.
+
+    Raises UserError for a number out of range.
+    """
+    check_numbers(num_samples=num_samples, size=size)
+    at_once = max(1, min(MOST_STREAMS, MOST_HELD // max(1, size)))
+    first = 1
+    while first <= num_samples:
+        yield range(first, min(first + at_once, num_samples + 1))
+        first += at_once
 
 
 def generate_text(
     model: CharRNN,
     prime: str,
     size: int,
-    num_samples: int = 1,
+    numbers: range = ONE,
     stop: str | Sequence[str] = (),
     **options: object,
 ) -> Iterator[list[str]]:
-    """What follows ``prime`` in each of ``num_samples`` texts: a list of their next pieces, again
-    and again.
+    """What follows ``prime`` in each text of ``numbers``: a list of their next pieces, again and
+    again.
 
-    A text ends after ``size`` characters, or before any of ``stop`` that it would write (what the
-    prime ends with does not count). ``options`` as ``generate`` takes them; the same errors.
+    A text ends after ``size`` characters, or before the one of ``stop`` that it would complete
+    first (what the prime ends with does not count). ``options`` as ``generate`` takes them; the
+    same errors.
     """
+    check_numbers(size=size)
     stop = (stop,) if isinstance(stop, str) else stop
     stops = tuple(known_form(model, text, "stop") for text in stop)
-    steps = islice(generate(model, prime, num_samples, **options), size)
-    texts = [TextBefore(stops) for _ in range(num_samples)]
+    steps = islice(generate(model, prime, numbers, **options), size)
+    texts = [TextBefore(stops) for _ in numbers]
     # each look at what was drawn waits for the device, and costs time for each text
-    at_a_time = 1 if num_samples == 1 and model.fc.weight.is_cpu else 16
+    at_a_time = 1 if len(numbers) == 1 and model.fc.weight.is_cpu else 16
     while any(text.goes_on for text in texts) and (ids := list(islice(steps, at_a_time))):
         rows = torch.stack(ids, dim=1).tolist()
         new = ("".join(model.int2char[i] for i in row) for row in rows)
@@ -178,7 +289,8 @@ def generate_text(
 
 
 class TextBefore:
-    """A text that ends before the first of ``stops``, given as it comes in pieces of any length."""
+    """A text that ends before the one of ``stops`` that is complete first (of several that end at
+    once, the longest), given in pieces of any length."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self.stops, self.held, self.goes_on = stops, "", True
@@ -188,67 +300,85 @@ class TextBefore:
         if not self.goes_on:
             return ""
         text = self.held + new
-        found = [i for stop in self.stops if (i := text.find(stop)) >= 0]
+        found = [(i + len(stop), i) for stop in self.stops if (i := text.find(stop)) >= 0]
         self.goes_on = not found
         begun = (n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n]))
-        end = min(found) if found else len(text) - max(begun, default=0)
+        end = min(found)[1] if found else len(text) - max(begun, default=0)
         self.held = "" if found else text[end:]
         return text[:end]
+
+
+def check_numbers(**given: object) -> None:
+    """Raises UserError for a number that is not in its range of ``RANGES``."""
+    for name, value in given.items():
+        if value not in RANGES[name]:
+            raise UserError(f"{name}: {value!r:.40} is not {RANGES[name]}")
 
 
 def generate(
     model: CharRNN,
     prime: str,
-    num_samples: int = 1,
+    numbers: range = ONE,
     top_k: int | None = None,
-    top_p: float = 1.0,
+    top_p: float | None = None,
     temperature: float = 1.0,
-    generator: torch.Generator | None = None,
+    seed: int | None = None,
     dtype: torch.dtype = torch.float32,
     hidden: Hidden | None = None,
 ) -> Iterator[Tensor]:
-    """Endless characters after ``prime`` for independent streams: ``[num_samples]`` ids at a time.
+    """Endless characters after ``prime`` for independent texts: ``[N]`` ids at a time.
 
-    The weights are those at the first character, whatever happens to the model then. ``hidden``:
-    the state before the prime, ``[n_layers, 1, n_hidden]``; None: a text begins, so the prime is
-    read from zeros and after a line end (``encode_opening``). Raises UserError at the call as
-    ``known_form`` does, and for a number out of range.
+    ``numbers``: of the N texts, since a text depends on the seed and on its own number (but for
+    rounding: products of more rows may add up in another order). ``seed`` None: another each time.
+    ``top_k`` None: 5, or 0 (all) where ``top_p`` is given, a choice of its own. The weights are
+    those at the first character, whatever happens to the model then. ``hidden``: the state before
+    the prime, ``[n_layers, 1, n_hidden]``; None: a text begins, so the prime is read from zeros and
+    after a line end (``encode_opening``). Raises UserError at the call as ``known_form`` does, and
+    for a number out of range.
     """
-    given = {"top_k": top_k or 0, "top_p": float(top_p), "temperature": float(temperature)}
-    for name, value in given.items():
-        if value not in RANGES[name]:
-            raise UserError(f"{name}: {value} is not {RANGES[name]}")
+    if top_k is None:
+        top_k = TOP_K if top_p is None else 0
+    top_p = 1.0 if top_p is None else top_p
+    seed = secrets.randbelow(2**63) if seed is None else seed
+    check_numbers(top_k=top_k, top_p=top_p, temperature=temperature, seed=seed)
     ids = encode_opening(model, prime) if hidden is None else encode_prime(model, prime)
 
     @torch.no_grad()
     def characters() -> Iterator[Tensor]:
+        n = len(numbers)
         logits, after = read_prime(model, ids, hidden)
         make = Decoder if has_fast_step(model) else PlainDecoder
-        decoder = make(model, map_hidden(lambda h: h.repeat(1, num_samples, 1), after), dtype)
-        options = (top_k, top_p, temperature, generator)
-        chosen = draw(logits.repeat(num_samples, 1), *options)
+        decoder = make(model, map_hidden(lambda h: h.repeat(1, n, 1), after), dtype)
+        n_tokens = logits.shape[1]
+        noise = Noise(seed, numbers, min(top_k or n_tokens, n_tokens), logits.device)
+
+        def chosen_from(logits: Tensor) -> Tensor:
+            return draw(logits, top_k, top_p, temperature, noise.take())
+
+        noise.prepare()
+        chosen = chosen_from(logits.repeat(n, 1))
         yield chosen.clone()
 
         def advance() -> None:
-            chosen.copy_(draw(decoder.step(chosen), *options))
+            chosen.copy_(chosen_from(decoder.step(chosen)))
 
         if chosen.is_cuda and make is Decoder:
+            noise.prepare()
             advance()  # outside the graph, to set the libraries up
             yield chosen.clone()
             with torch.cuda.device(chosen.device):
-                advance = _captured(advance, generator)
+                advance = _captured(advance)
         while True:
+            noise.prepare()
             advance()
             yield chosen.clone()
 
     return characters()
 
 
-def _captured(step: Callable[[], None], generator: torch.Generator | None) -> Callable[[], None]:
-    """``step`` as a CUDA graph: one launch instead of dozens, new random numbers every time."""
+def _captured(step: Callable[[], None]) -> Callable[[], None]:
+    """``step`` as a CUDA graph: one launch instead of dozens."""
     graph = torch.cuda.CUDAGraph()
-    if generator is not None and torch.__version__ < (2, 14):  # later ones find it by themselves
-        graph.register_generator_state(generator)
     # on a stream of this very device: by default all captures share that of the first one's; what
     # other threads do meanwhile, such as those of NCCL, does no harm
     with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
@@ -277,9 +407,25 @@ class PlainDecoder:
         return self.state
 
 
+@torch.no_grad()
 def has_fast_step(model: CharRNN) -> bool:
-    """Whether ``Decoder`` knows the model's cell; relu or a cell of your own it does not."""
-    return type(model.lstm) in (nn.LSTM, nn.GRU, nn.RNN) and model.lstm.mode != "RNN_RELU"
+    """Whether ``Decoder`` computes what the model's ``forward`` does. False for a cell that it does
+    not know, and for a model that was changed: both read some characters, and must agree."""
+    if type(model.lstm) not in (nn.LSTM, nn.GRU, nn.RNN) or model.lstm.mode == "RNN_RELU":
+        return False
+    device = model.fc.weight.device
+    ids = torch.arange(CHECKED, device=device) * 7919 % len(model.unique_tokens)
+    # without cuDNN, whose LSTM rounds to TF32
+    exact = torch.backends.cudnn.flags(enabled=False) if ids.is_cuda else nullcontext()
+    with eval_mode(model), exact:
+        expected, _ = model(ids[None], model.init_hidden(1))
+        try:
+            decoder = Decoder(model, model.init_hidden(1))
+            found = torch.cat([decoder.step(i).clone() for i in ids[:, None]])
+        except (AttributeError, IndexError, KeyError, RuntimeError, ValueError):
+            return False  # other modules, or weights of other shapes, than Decoder reads
+    rounding = 1e-3 * (1 + float(expected.abs().max()))
+    return found.shape == expected.shape and bool(((found - expected).abs() <= rounding).all())
 
 
 class Decoder:
@@ -387,7 +533,7 @@ def make_matmul(
         # memory allows: x @ weight.T is the sum of the columns of weight, each times a number of x
         parts = math.gcd(16, len(weight))  # rows are cut so that every core has some
         columns = torch.cat([part.T for part in weight.chunk(parts)])  # [parts * K, rows / parts]
-        bags = torch.arange(len(columns)).view(parts, -1)
+        bags = torch.arange(len(columns), device=columns.device).view(parts, -1)
 
         def weighted_sum(x: Tensor, out: Tensor) -> None:
             numbers = x.expand(parts, -1)

@@ -12,9 +12,9 @@ from charrnn.device import has_persistent_lstm
 
 Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_layers, B, n_hidden]
 
-# The one place to add a cell: anything that is called as nn.LSTM is and has its parameters' names,
-# such as "relu": partial(nn.RNN, nonlinearity="relu"). Flags, files, sampling and pages follow.
-CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+# The one place to add a cell: anything that is called as nn.LSTM is, such as "relu":
+# partial(nn.RNN, nonlinearity="relu"). Flags, files and sampling follow.
+CELLS: dict[str, Callable[..., nn.Module]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 LONGEST_MEMORY = 200  # characters, before training
 
@@ -27,6 +27,9 @@ class CharRNN(nn.Module):
     characters hidden: read as nothing, though still to be predicted (as words are in Gal and
     Ghahramani 2016, arXiv:1512.05287, section 4.2, each by itself).
     """
+
+    has_cell_state: torch.jit.Final[bool]  # the state is a pair (h, c), as an LSTM's, or h alone
+    __jit_unused_properties__ = ("is_faster_by_layer",)
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class CharRNN(nn.Module):
         self.lstm = CELLS[cell](
             len(unique_tokens), n_hidden, n_layers, dropout=between, batch_first=True
         )
+        self.has_cell_state = isinstance(self.lstm, nn.LSTM)
         self.dropout = nn.Dropout(drop_prob)
         self.fc = nn.Linear(n_hidden, len(unique_tokens))
         self.reset_parameters()
@@ -63,7 +67,8 @@ class CharRNN(nn.Module):
         2018, arXiv:1804.11188); the rest as wide as the layer it feeds."""
         if self.fc.weight.is_meta:  # about to be loaded
             return
-        for name, weight in self.lstm.named_parameters():
+        own = not isinstance(self.lstm, nn.RNNBase)  # a cell of your own begins as it likes
+        for name, weight in () if own else self.lstm.named_parameters():
             if "bias" in name:
                 nn.init.zeros_(weight)
                 if "bias_ih" in name and self.has_cell_state:
@@ -81,11 +86,6 @@ class CharRNN(nn.Module):
         nn.init.normal_(self.fc.weight, std=self.n_hidden**-0.5)
         nn.init.zeros_(self.fc.bias)
 
-    @property
-    def has_cell_state(self) -> bool:
-        """Whether the hidden state is a pair (h, c), as an LSTM's is, or h alone."""
-        return isinstance(self.lstm, nn.LSTM)
-
     def forward(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """``x``: ids ``[B, T]`` or one-hot ``[B, T, V]``; hidden: as ``init_hidden`` gives it.
 
@@ -94,9 +94,19 @@ class CharRNN(nn.Module):
         if x.dim() == 2:
             x = one_hot_encode(x, len(self.unique_tokens)).to(self.fc.weight.dtype)
         x = self.hide(x)
-        layers = self.layer_by_layer if self.is_faster_by_layer else self.lstm
-        output, hidden = layers(x, hidden)
+        output, hidden = self.recurrent(x, hidden)
         return self.fc(self.dropout(output).flatten(0, 1)), hidden
+
+    def recurrent(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """What ``self.lstm`` computes, in the fastest way there is."""
+        if not torch.jit.is_scripting():
+            layers = self.layer_by_layer if self.is_faster_by_layer else self.lstm
+            return layers(x, hidden)
+        if self.has_cell_state:  # torch.jit.script must be told which of two types a state has
+            assert torch.jit.isinstance(hidden, tuple[Tensor, Tensor])
+            return self.lstm(x, hidden)
+        assert isinstance(hidden, Tensor)
+        return self.lstm(x, hidden)
 
     @property
     def is_faster_by_layer(self) -> bool:
@@ -132,11 +142,8 @@ class CharRNN(nn.Module):
 
 
 def map_hidden(function: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
-    """``function`` of h and of c, where there is one."""
-    if isinstance(hidden, Tensor):
-        return function(hidden)
-    h, c = hidden
-    return function(h), function(c)
+    """``function`` of each tensor of a state."""
+    return function(hidden) if isinstance(hidden, Tensor) else tuple(map(function, hidden))
 
 
 def detach(hidden: Hidden) -> Hidden:

@@ -151,8 +151,7 @@ class Reporter:
         ``done``: the share of the run that is done."""
         if self.out.stream is None:
             return
-        generator = torch.Generator(model.fc.weight.device).manual_seed(batches.seed)
-        text = sample(model, 200, prime, top_k=5, generator=generator)
+        text = sample(model, 200, prime, seed=batches.seed, dtype=torch.float32)
         n_read = progress.val_chars
         part = f" on {n_read:,} characters from all over it" if n_read < n_held_out else ""
         self.say(

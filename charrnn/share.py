@@ -15,7 +15,7 @@ from charrnn.cli import Parser, command
 from charrnn.console import say
 from charrnn.errors import UserError
 from charrnn.files import check_output
-from charrnn.generation import default_prime
+from charrnn.generation import default_prime, has_fast_step
 from charrnn.model import CharRNN
 from charrnn.page import embed, page, page_file, write_page
 
@@ -120,6 +120,11 @@ def main(argv: list[str] | None = None) -> None:
     require_page(out)
     checkpoint = load_dict(args.ckpt)
     model = build_model(checkpoint, args.ckpt).eval()
+    if not has_fast_step(model):
+        raise UserError(
+            f"{args.ckpt}: the page's own code runs LSTM, GRU and RNN as PyTorch has them, and "
+            "this model computes something else"
+        )
     html = share_page(checkpoint, model, args.title, args.prime, args.weights)
     write_page(out, html)
     said = f"{out}: {len(html) / 1e6:.1f} MB; open it in a browser"

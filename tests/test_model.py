@@ -161,8 +161,12 @@ def test_a_cell_is_one_entry_in_the_table(tmp_path: Path, monkeypatch: pytest.Mo
     loaded = load_checkpoint(tmp_path / "a.net")
     assert loaded.cell == "relu" and loaded.lstm.nonlinearity == "relu"
     prime = "\nab"
-    text = sample(loaded, 30, prime, top_k=1)  # the likeliest each time, as forward has it
-    assert len(text) == len(prime) + 30 and text == sample(model.eval(), 30, prime, top_k=1)
+    text = sample(
+        loaded, 30, prime, top_k=1, dtype="float32"
+    )  # the likeliest each time, as forward has it
+    assert len(text) == len(prime) + 30 and text == sample(
+        model.eval(), 30, prime, top_k=1, dtype="float32"
+    )
     x = torch.tensor([[model.char2int[char] for char in text]])
     logits, _ = model(x[:, :-1], model.init_hidden(1))
     assert torch.equal(logits.argmax(1)[len(prime) - 1 :], x[0, len(prime) :])

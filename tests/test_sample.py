@@ -16,8 +16,10 @@ import pytest
 import torch
 
 import sample
-from charrnn import CharRNN, Vocabulary, save_checkpoint
+from charrnn import CharRNN, Vocabulary, load_checkpoint, save_checkpoint
+from charrnn import sample as generate
 from charrnn.console import escape_control_chars
+from charrnn.conversation import Conversation
 from charrnn.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -149,10 +151,11 @@ def test_other_escapes_are_named(typed: str) -> None:
 
 def test_primes_with_escapes_from_a_file_and_with_a_hyphen(run: Program, folder: Path) -> None:
     assert run("--prime", r"a\nb", "--escapes", "--size", "0") == "a\nb\n"
-    assert "--escapes" in run.refused("--prime", r"a\nb")
+    assert run("--prime", r"a\nb", "--size", "0") == "ab\n"
+    assert "--escapes" in run.errors
     assert r"\q is none of" in run.refused("--prime", r"a\q", "--escapes")
     assert "write --prime=-x" in run.refused("--prime", "-x")
-    assert "'-' (U+002D HYPHEN-MINUS)" in run.refused("--prime=-x")
+    assert "'-' (U+002D HYPHEN-MINUS)" in run.refused("--prime=-X")
     (folder / "prime.txt").write_bytes("\ufeffab\r\ncd\n".encode())
     assert run("--prime-file", "prime.txt", "--size", "0") == "ab\ncd\n\n"
     assert "not allowed with" in run.refused("--prime-file", "prime.txt", "--prime", "a")
@@ -171,8 +174,69 @@ def test_the_other_normal_form_is_used_and_said(run: Program) -> None:
     assert run.errors.count("\n") == 1 and "other normal form" in run.errors
     run("--stop", composed, "--size", "5")
     assert "--stop" in run.errors
-    assert "'\u00e8' (U+00E8" not in (line := run.refused("--prime", "\u00e9\u00e8Q"))
+    assert "'\u00e8' (U+00E8" not in (line := run.refused("--stop", "\u00e9\u00e8Q"))
     assert "'\u0300' (U+0300 COMBINING GRAVE ACCENT), 'Q' (U+0051" in line
+
+
+def test_unknown_characters_of_a_prime_are_left_out_and_said(run: Program) -> None:
+    assert run("--prime", "QaBc\u2014", "--size", "0") == "ac\n"
+    assert run.errors.count("\n") == 1 and run.errors.endswith("; left out\n")
+    assert "'B' (U+0042 LATIN CAPITAL LETTER B), but 'b'," in run.errors
+    assert "'Q' (U+0051 LATIN CAPITAL LETTER Q)," in run.errors  # neither case is known
+    assert run("--interactive", "--size", "0", given="QaBc\n") == "ac\n"
+    assert "the line: the model never saw" in run.errors
+    model = CharRNN(tuple("ab'\u201d-"), 4, 1)
+    save_checkpoint("quotes.net", model)
+    run("--ckpt", "quotes.net", "--prime", 'a\u2019\u201c\u2014"', "--size", "0")
+    assert 'QUOTATION MARK), but "\'",' in run.errors and "EM DASH), but '-'," in run.errors
+
+
+def test_a_prime_from_stdin_or_a_fifo_is_read_once(folder: Path) -> None:
+    os.mkfifo("fifo")
+    for name in ("-", "fifo"):
+        command = [sys.executable, ROOT / "sample.py", "--prime-file", name, "--size", "0"]
+        with subprocess.Popen(
+            [*command, "--device", "cpu"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            if name == "-":
+                process.stdin.write(b"ab\r\ncd")
+            process.stdin.close()
+            if name == "fifo":
+                Path(name).write_bytes(b"ab\r\ncd")
+            assert process.stdout.read() == b"ab\ncd\n"
+        assert process.returncode == 0
+
+
+def test_text_n_depends_on_the_seed_and_n_alone(run: Program) -> None:
+    def texts(n: int, *flags: str) -> list[str]:
+        command = ("--prime", "ab", "--seed", "5", "--num-samples", str(n), "--json", *flags)
+        return [
+            json.loads(line)["text"]
+            for line in run(*command, "--dtype", "float32").split("\n")[:-1]
+        ]
+
+    whole = texts(70, "--size", "60")
+    assert len(set(whole)) == 70
+    for n in (1, 3, 6, 66):
+        assert texts(n, "--size", "60") == whole[:n]
+    assert texts(3, "--size", "20") == [text[:20] for text in whole[:3]]
+    assert texts(5, "--size", "60", "--stop", "c") == [t.partition("c")[0] for t in whole[:5]]
+    model = load_checkpoint("rnn.net")
+    assert generate(model, 60, "ab", seed=5, dtype="float32") == "ab" + whole[0]
+    four = generate(model, 60, "ab", seed=5, num_samples=4, dtype="float32")
+    assert four == ["ab" + text for text in whole[:4]]
+
+
+def test_json_has_the_text_as_it_is_and_its_bits(run: Program) -> None:
+    flags = ("--prime", "ab", "--size", "30", "--seed", "2", "--num-samples", "2", "--json")
+    out = run(*flags)
+    assert "\u0301" in out and "\\u" not in out
+    model = load_checkpoint("rnn.net")
+    for line in map(json.loads, out.splitlines()):
+        ids = Vocabulary(TOKENS).encode("\nab" + line["text"])
+        logits, _ = model(ids[None, :-1], model.init_hidden(1))
+        p = logits.double().softmax(dim=1).gather(1, ids[1:, None])
+        assert line["bits"] == pytest.approx(-p[2:].log2().sum().item(), abs=1e-3)
 
 
 def test_top_p_alone_turns_the_default_top_k_off(run: Program) -> None:
@@ -204,7 +268,7 @@ def test_several_texts_are_told_apart(run: Program, n: int) -> None:
     assert len(parts) == len(set(parts)) == n
     assert all(part.startswith("ab") and len(part) == 42 for part in parts)
     lines = [json.loads(line) for line in run(*flags, "--json").splitlines()]
-    assert lines == [{"prime": "ab", "text": part[2:]} for part in parts]
+    assert [line["prime"] + line["text"] for line in lines] == parts
     stopped = [json.loads(line) for line in run(*flags, "--json", "--stop", "c").splitlines()]
     assert [line["text"] for line in stopped] == [part[2:].partition("c")[0] for part in parts]
 
@@ -265,9 +329,60 @@ def test_a_conversation_remembers_and_takes_commands(run: Program) -> None:
     assert talk(r"a\nb", flags=("--escapes", "--size", "0")) == "a\nb\n"
 
 
+def test_the_first_prime_of_a_conversation_is_no_typed_line(run: Program) -> None:
+    for prime in ("::a", ":"):
+        flags = ("--interactive", "--prime", prime, "--size", "0")
+        assert run(*flags) == f"{prime}\n"
+    flags = ("--interactive", "--escapes", "--size", "0")
+    assert run(*flags, "--prime", r"a\nb", given="a\n") == "a\nb\na\n"
+
+
+def test_a_conversation_reads_the_stop_that_ended_a_reply(run: Program) -> None:
+    """What the model reads: all that was typed and drawn, the stop too, which is not shown."""
+    whole = run("--prime", "a cab", "--size", "60", *GREEDY)[5:-1]
+    for stop in (whole[10:12], whole[20:23]):
+        before = whole.partition(stop)[0]
+        flags = ("--size", "60", "--stop", stop, *GREEDY)
+        shown = run("--interactive", *flags, given="a cab\nbad\n")
+        line_end = "" if before.endswith("\n") else "\n"
+        prime = f"a cab{before}{stop}bad"
+        reply = run("--prime", prime, *flags)[len(prime) - 3 :]
+        assert shown == f"a cab{before}{line_end}{reply}"
+
+
+def test_a_turn_stands_around_what_is_typed(run: Program) -> None:
+    flags = ("--interactive", "--escapes", "--size", "20", *GREEDY)
+    turn = ("--turn", r"a: {}\nb:")
+    first = run(*flags, *turn, given="cab\n")
+    prime = "a: cab\nb:"
+    reply = run("--prime", prime, "--size", "20", *GREEDY)[:-1]
+    assert first == reply + "\n"
+    both = run(*flags, *turn, given="cab\ndad\n")
+    line_end = "" if reply.endswith("\n") else "\n"  # a turn begins on a line of its own
+    prime = f"{reply}{line_end}a: dad\nb:"
+    assert both == first + run("--prime", prime, "--size", "20", *GREEDY)[len(prime) - 9 :]
+    for bad in (("--turn", "a"), ("--turn", "{}{}")):
+        assert "--turn" in run.refused("--interactive", *bad)
+    assert "--turn" in run.refused("--turn", "a{}")
+    assert "'Q'" in run.refused("--interactive", "--turn", "Q{}")
+
+
+def test_a_turn_does_not_repeat_the_stop_that_was_read(folder: Path) -> None:
+    model, written = load_checkpoint("rnn.net"), []
+    options = {"size": 5, "stop": ["\na:"], "temperature": 0}
+    talk = Conversation(model, options, written.append, str, ("a: ", "\nb:"))
+    talk.unseen, talk.last = "\na:", ":"
+    assert talk.unread("a: cab\nb:") == " cab\nb:"
+    talk.unseen, talk.last = "\n", "\n"
+    assert talk.unread("a: cab\nb:") == "a: cab\nb:"
+    talk.unseen, talk.last = "", "c"
+    assert talk.unread("a: cab\nb:") == "\na: cab\nb:"
+    assert talk.unread("") == ""
+
+
 def test_a_conversation_answers_mistakes_and_goes_on(run: Program) -> None:
     lines = (
-        "a Q",
+        "Q",
         "\x1b",
         ":temp hot",
         ":top-p 0",

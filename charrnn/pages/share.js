@@ -17,8 +17,9 @@ function startPage(script) {
   const typedChar = (char) => ({ char, id: idOf.get(char), written: false, bits: null });
   const idRead = ({ id }) => id ?? idOf.get("\ufffd");
   const known = () => chars.filter((char) => idRead(char) !== undefined);
-  const shown = (char) => (char === "\r" ? "\n" : char); // as a text field has it
-  const joined = (some) => some.map(({ char }) => char).join("");
+  // one character for one: a text field makes "\r\n" one line end, and two halves of a pair one
+  const shown = (char) => (char === "\r" ? "\u240d" : /[\ud800-\udfff]/u.test(char) ? "\ufffd" : char);
+  const joined = (some) => some.map(({ char }) => shown(char)).join("");
 
   function say(words) { // the same again would be read out again
     if ($("status").textContent !== words) $("status").textContent = words;
@@ -258,7 +259,7 @@ function startPage(script) {
   }
 
   async function copy() {
-    const all = joined(chars);
+    const all = chars.map(({ char }) => char).join("");
     try {
       await navigator.clipboard.writeText(all);
     } catch { // not allowed for a file in some browsers
@@ -302,7 +303,8 @@ function startPage(script) {
   $("state-size").textContent = `${kept} for each of its ${n_cells} cells`;
   $("cell").textContent = CELLS[model.cell].toString().replace(/^ {2}/gm, "");
   marks.append("\u200b"); // a last line that is empty has a height too
-  text.value = JSON.parse($("prime").textContent);
+  chars = [...JSON.parse($("prime").textContent)].map(typedChar);
+  text.value = joined(chars);
   showSettings();
   edited();
 }
