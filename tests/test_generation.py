@@ -1,5 +1,6 @@
 """Drawing and generating against definitions written out, and against the model's own loss."""
 
+import inspect
 import resource
 import unicodedata
 from functools import partial
@@ -22,6 +23,7 @@ from charrnn import (
 from charrnn.data import UNKNOWN
 from charrnn.errors import UserError
 from charrnn.generation import (
+    SIZE,
     Decoder,
     PlainDecoder,
     TextBefore,
@@ -156,6 +158,27 @@ def test_a_text_keeps_the_weights_that_it_began_with() -> None:
 def test_sample_is_the_prime_and_size_characters(size: int) -> None:
     text = sample(make(), size, prime="abc", top_k=3)
     assert text.startswith("abc") and len(text) == 3 + size and set(text) <= set(TOKENS)
+
+
+def test_samples_defaults_are_those_of_the_flags() -> None:
+    from sample import parser
+
+    flags = vars(parser().parse_args([]))
+    own = {p.name: p.default for p in inspect.signature(sample).parameters.values()}
+    own |= {p.name: p.default for p in inspect.signature(generate).parameters.values()} | own
+    for name in ("prime", "top_k", "top_p", "temperature", "seed"):
+        assert own[name] == flags[name], name
+    assert own["size"] == SIZE and own["dtype"] == flags["dtype"]
+    model = make()
+    with torch.no_grad():
+        model.fc.weight.zero_(), model.fc.bias.zero_()  # all characters are equally likely
+    assert len(set(sample(model, 300, "a", seed=3)[1:])) == 5
+    assert len(set(sample(model, 300, "a", seed=3, top_p=1.0)[1:])) == len(TOKENS)
+    assert sample(model, 5).startswith("\n") and len(sample(model)) == 1 + 1000
+    two = sample(model, 40, seed=3, num_samples=2)
+    assert two == [sample(model, 40, seed=3), two[1]] and two[0] != two[1]
+    assert sample(model, 40, num_samples=1, seed=3) == two[:1]
+    assert len(set(sample(model, 1, "a", num_samples=70))) == 5
 
 
 def test_same_seed_same_text() -> None:
@@ -295,10 +318,20 @@ def test_a_mark_for_rare_characters_stands_for_unknown_ones() -> None:
     assert encode_prime(model, "aQb\u00e9").tolist() == [[0, 2, 1, 2]]
 
 
-@pytest.mark.parametrize("bad", [{"top_k": -1}, {"top_p": 0.0}, {"temperature": -1.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"temperature": -1.0},
+        {"seed": -1},
+        {"num_samples": 0},
+        {"size": "5"},
+    ],
+)
 def test_numbers_out_of_range_are_named(bad: dict[str, float]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(bad))}: .* is not a .*number"):
-        sample(make(), 5, "a", **bad)
+        sample(make(), **{"size": 5, "prime": "a"} | bad)
 
 
 def test_default_prime_is_the_most_frequent_character() -> None:

@@ -212,3 +212,19 @@ def test_eval_mode_gives_the_mode_back_after_an_error(training: bool) -> None:
         assert not model.training and not model.dropout.training
         1 / 0  # noqa: B018
     assert model.training == model.dropout.training == training
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_script_trace_and_export_compute_what_the_model_does(cell: str) -> None:
+    torch.manual_seed(0)
+    model = CharRNN(tuple("abcd"), 8, 2, cell=cell).eval()
+    x, hidden = torch.randint(4, (2, 5)), model.init_hidden(2)
+    expected = model(x, hidden)
+    made = (
+        torch.jit.script(model),
+        torch.jit.trace(model, (x, hidden)),
+        torch.export.export(model, (x, hidden)).module(),
+    )
+    for other in made:
+        torch.testing.assert_close(other(x, hidden), expected)
