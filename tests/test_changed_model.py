@@ -1,6 +1,8 @@
 """A model that somebody changed: everything follows, or says why not."""
 
+import io
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import sample as sample_program
 import train
 from charrnn import CharRNN, sample, share
-from charrnn.checkpoint import check_saveable, save_checkpoint
+from charrnn.checkpoint import check_saveable, load_dict, save_checkpoint
 from charrnn.errors import UserError
 from charrnn.generation import has_fast_step
 from charrnn.model import Hidden
@@ -42,10 +45,24 @@ assert share.main([]) == 2
 """
 
 
+def readme_section(title: str) -> str:
+    """A section of README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
 def readme_block(language: str) -> str:
     """The first code block of a language in README's section on changing the model."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Change the model")[1]
+    section = readme_section("Change the model")
     return re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)[1]
+
+
+def copy_program(folder: Path) -> Path:
+    """Copy what is run to ``folder``; the copy of model.py."""
+    shutil.copytree(ROOT / "charrnn", folder / "charrnn")
+    for name in ("train.py", "sample.py"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder / "charrnn" / "model.py"
 
 
 def patched(source: str, diff: str) -> str:
@@ -64,10 +81,7 @@ def patched(source: str, diff: str) -> str:
 
 @pytest.mark.parametrize("example", ["diff", "python"])
 def test_everything_follows_the_examples_of_the_readme(tmp_path: Path, example: str) -> None:
-    shutil.copytree(ROOT / "charrnn", tmp_path / "charrnn")
-    for name in ("train.py", "sample.py"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    model = tmp_path / "charrnn" / "model.py"
+    model = copy_program(tmp_path)
     source = model.read_text(encoding="utf-8")
     if example == "diff":
         source, flags = patched(source, readme_block("diff")), []
@@ -141,3 +155,51 @@ def test_the_fast_step_is_used_only_where_it_is_forward(
     assert share.main([]) == 2
     assert "computes something else" in capsys.readouterr().err
     assert not Path("rnn.html").exists()
+
+
+RUN = """
+import importlib, shlex, sys
+for command in sys.argv[1:]:
+    python, *words = shlex.split(command)
+    name = words.pop(0).removesuffix(".py")
+    name = words.pop(0) if name == "-m" else name
+    assert importlib.import_module(name).main(words) == 0, command
+"""
+
+
+def test_the_exercises_for_a_class_as_typed(tmp_path: Path) -> None:
+    section = readme_section("For a class")
+    code = [" ".join(words.split()) for words in re.findall(r"`(.*?)`", section, re.DOTALL)]
+    commands = [words for words in code if re.match(r"python \S+ \S", words)]
+    commands = [words for words in commands if not words.endswith("charrnn.curves")]
+    assert len(commands) == 8
+    (cell,) = [words for words in code if words.startswith("CELLS")]
+    with open(copy_program(tmp_path), "a", encoding="utf-8") as file:
+        file.write(f"{cell}\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "anna.txt").write_text('She said "abcd efgh" and he "no".\n' * 900)
+    (tmp_path / "your.txt").write_text("Another text.\n" * 50)
+    # small models for a moment: what is tried is that they run
+    commands = [re.sub(r"--minutes \d+", "", words) for words in commands]
+    short = "--minutes 0.01 --n-hidden 16 --n-layers 1"
+    commands = [f"{c} {short}" if "train.py" in c else c for c in commands]
+    commands = [f"{c} --device cpu" if "curves" not in c else c for c in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *commands], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("none.net", "some.net", "curves.html", "surprise.html", "neurons.html"):
+        assert (tmp_path / name).is_file()
+    assert load_dict(tmp_path / "relu.net")["cell"] == "relu"
+
+
+def test_the_recipe_for_a_chat_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = re.search(r"`(python sample.py --interactive .*?)`", readme_section("My own text"))[1]
+    text = "Me: who\nAnna: a cat\nMe: why\nAnna: no dog\n"
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("rnn.net", CharRNN(tuple(sorted(set(text))), 8, 1))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("who\nwhy\n"))
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert sample_program.main([*shlex.split(recipe)[2:], "--device", "cpu", "--size", "30"]) == 0
+    shown = sys.stdout.getvalue()
+    assert shown.startswith("Me: who\nAnna:") and shown.count("Me: why\nAnna:") == 1

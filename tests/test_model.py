@@ -215,7 +215,7 @@ def test_eval_mode_gives_the_mode_back_after_an_error(training: bool) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")  # of what they do to nn.LSTM
 def test_script_trace_and_export_compute_what_the_model_does(cell: str) -> None:
     torch.manual_seed(0)
     model = CharRNN(tuple("abcd"), 8, 2, cell=cell).eval()

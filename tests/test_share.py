@@ -8,6 +8,7 @@ import sys
 import threading
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -370,7 +371,7 @@ def test_texts_are_never_markup(browser: Browser, tmp_path: Path) -> None:
         points = tab.evaluate(f"{model_data}.tokens.map(token => token.codePointAt(0))")
         assert points == [ord(token) for token in tokens]
         typed = tab.evaluate(f"[...{TEXT}].map(char => char.codePointAt(0))")
-        seen = HOSTILE.replace("\r\n", "\n").replace("\r", "\n") + "\ud800"
+        seen = HOSTILE.replace("\r", "\u240d") + "\ufffd"
         assert typed == [ord(char) for char in seen]
         put(tab, temperature=2, top_k=31, length=1000)
         tab.click("#colour")
@@ -444,6 +445,27 @@ def test_marks_lie_under_their_letters(browser: Browser, tmp_path: Path, width: 
         field, under = tab.evaluate(f"[text, marks].map({box})")
         assert field == under
         assert field[0] > (8 if width > 1000 else 20) * 20
+
+
+def test_line_ends_of_two_characters_and_halves_of_pairs_stay_in_step(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """A text field joins them, so that every mark after them would lie under another letter."""
+    model = random_model("\n\rab\ud83d\ude00", "lstm", 1)
+    with browser.open(make(tmp_path, model, "--prime", "ab\r\na")) as tab:
+        tab.wait(READY)
+        put(tab, temperature=2, top_k=31, length=300)
+        tab.click("#write")
+        tab.wait(f"{IDLE} && [...{TEXT}].length === 305")
+        assert {"\u240d\n", "\ufffd\ufffd"} <= {a + b for a, b in pairwise(tab.evaluate(TEXT))}
+        tab.evaluate("document.getElementById('text').focus()")
+        tab.type("ba")
+        tab.wait(f"{IDLE} && [...{TEXT}].length === 307")
+        marked = "[...marks.querySelectorAll('.written')].map(e => e.textContent).join('')"
+        whole = tab.evaluate(TEXT)
+        place = whole.index(written) if (written := tab.evaluate(marked)) in whole else -1
+        assert len(written) == 300 and place in (5, 7)  # typed before or after it
+        assert tab.evaluate("document.querySelectorAll('.strange').length") == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])
