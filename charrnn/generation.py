@@ -70,7 +70,9 @@ def known_form(model: CharRNN, text: str, name: str = "prime") -> str:
 
     Raises UserError, which calls the text ``name``: it is empty, or has characters never seen.
     """
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str):
+        raise UserError(f"{name}: {text!r:.40} is not a text")
+    if not text:
         raise UserError(f"{name} is empty; give at least one character")
     form = nearest_form(model, text)
     if strange := unknown_characters(model, form):
@@ -122,9 +124,11 @@ def read_prime(model: CharRNN, ids: Tensor, hidden: Hidden | None) -> tuple[Tens
 def bits_of(model: CharRNN, prime: str, text: str) -> float:
     """The bits that the model needs for ``text`` after ``prime``: how surprised it is by its own
     words, whatever they were drawn from. Raises UserError as ``known_form`` does."""
+    if not text:
+        return 0.0
     opening = encode_opening(model, prime)[0]
     ids = torch.cat((opening, Vocabulary(tuple(model.unique_tokens)).encode(text)))
-    costs, hidden = [torch.zeros(0)], model.init_hidden(1)
+    costs, hidden = [], model.init_hidden(1)
     at_a_time = max(1, MOST_NUMBERS // len(model.unique_tokens))
     with eval_mode(model):
         for x, y in zip(ids[:-1].split(at_a_time), ids[1:].split(at_a_time), strict=True):
@@ -165,7 +169,7 @@ class Noise:
         """``numbers``: of the texts; ``width``: random numbers for one character."""
         keys = (np.array((seed, n), np.uint64) for n in numbers)
         self.streams = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
-        self.steps = self.left = max(1, NOISE // width)
+        self.steps = max(1, NOISE // width)  # characters that are drawn ahead
         self.drawn = np.empty((len(numbers), self.steps, width), np.float32)
         self.block = torch.empty(self.drawn.shape, device=device)
         self.at = torch.zeros(1, dtype=torch.long, device=device)
