@@ -69,22 +69,22 @@ def train_step(
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor, Hidden]:
     """One update from ids ``x``, ``y`` [B, T]: (loss in nats per character, bad or not, state)."""
-    hidden = detach(hidden)  # what was read is remembered, but gradients stop here: truncated BPTT
+    hidden = detach(hidden)  # the state is kept, but gradients stop here: truncated BPTT
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         logits, hidden = model(x, hidden)
     logits, targets = logits.float(), y.flatten()
     loss = F.cross_entropy(logits, targets)
-    # what is learned from leaves a little to every character, so that none is ever ruled out
+    # the loss to learn from leaves a little to every character, so that none is ever ruled out
     smoothed = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
     model.zero_grad()
-    if dtype == torch.float16:
-        (smoothed * LOSS_SCALE).backward()
+    scale = LOSS_SCALE if dtype == torch.float16 else 1
+    (smoothed * scale).backward()
+    if scale != 1:
         for weight in model.parameters():
-            weight.grad /= LOSS_SCALE
-    else:
-        smoothed.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)  # a steep place must not throw
+            weight.grad /= scale
+    # so that one steep region cannot throw the weights far away
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     # a gradient that is not finite must change nothing: the optimizers skip the step where
     # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
     bad = ~norm.isfinite()
@@ -128,7 +128,7 @@ def train(
         )
         caught = stack.enter_context(catch_signals())  # until here a signal simply ends the program
         device = dist.place(pick_device(given["device"]))
-        dtype = pick_dtype(given["dtype"], device)  # of the products; what is kept is float32
+        dtype = pick_dtype(given["dtype"], device)  # of the products; weights are float32
         # one process decides for all, since each would measure another speed
         step_time = partial(seconds_per_step, len(corpus.vocabulary), device, dtype)
         on_accelerator = device.type != "cpu"
@@ -138,21 +138,41 @@ def train(
         tokens = saved["tokens"] if saved else corpus.vocabulary.tokens
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
-        ids, how = corpus.encode_with(tokens), (tokens, settings.val_split, settings.seed)
-        train_ids, val_ids = split_text(ids, settings.val_frac, *how)
+        train_ids, val_ids = split_text(
+            corpus.encode_with(tokens), settings.val_frac, tokens, settings.val_split, settings.seed
+        )
         train_ids = train_ids.to(device)  # as a whole: a step would wait for each copy
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
-        size = settings.batch_size, settings.seq_length
-        batches = Batches(train_ids, *size, settings.seed, rows, settings.cold_starts)
-        itself = settings.n_hidden, settings.n_layers, settings.cell, *size
-        at_least = TIMED_SECONDS if settings.minutes else 0.1
-        seconds = dist.from_main(lambda: step_time(*itself, at_least=at_least))
+        batches = Batches(
+            train_ids,
+            settings.batch_size,
+            settings.seq_length,
+            seed=settings.seed,
+            mine=rows,
+            cold_starts=settings.cold_starts,
+        )
+        seconds = dist.from_main(
+            lambda: step_time(
+                settings.n_hidden,
+                settings.n_layers,
+                settings.cell,
+                settings.batch_size,
+                settings.seq_length,
+                at_least=TIMED_SECONDS if settings.minutes else 0.1,
+            )
+        )
         budget = Budget(settings, batches, len(val_ids), seconds)
 
         # model and optimizer
         torch.manual_seed(settings.seed)
-        size = settings.n_hidden, settings.n_layers, settings.drop_prob, settings.cell
-        model = CharRNN(tokens, *size, settings.input_drop).to(device)
+        model = CharRNN(
+            tokens,
+            settings.n_hidden,
+            settings.n_layers,
+            settings.drop_prob,
+            settings.cell,
+            input_drop=settings.input_drop,
+        ).to(device)
         check_saveable(model)  # raises now for a model that was changed so that it cannot be
         if source:
             copy_weights(source, model)
@@ -164,7 +184,7 @@ def train(
         state = TrainState(model, optimizers, initial_hidden, dist, rows, budget.val_chars)
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
-        # files: once saved, the run can be taken up again at any step
+        # files: once saved, the run can be resumed at any step
         files.describe(settings, corpus, tokens, saved)
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
@@ -177,6 +197,7 @@ def train(
 
         # the loop
         began = time.perf_counter() - progress.seconds
+        smoothing = settings.label_smoothing
         signal = 0  # that ends the run, once all processes know of it
         model.train()
         while (done := budget.fraction_done(progress)) < 1 and not signal:
@@ -187,9 +208,8 @@ def train(
             for group in (group for each in optimizers for group in each.param_groups):
                 group["lr"] = group["peak_lr"] * share * progress.lr_scale
             with dist.together():
-                options = settings.clip, dtype, settings.label_smoothing
                 loss, bad, state.hidden = train_step(
-                    ddp_model, optimizers, x, y, state.hidden, *options
+                    ddp_model, optimizers, x, y, state.hidden, settings.clip, dtype, smoothing
                 )
             state.count(loss, bad)
             progress.seconds, signal = dist.agree(began, caught)
@@ -211,10 +231,12 @@ def train(
                     files.keep_if_best(model, val_loss, state)
                 files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
                 if evaluating:
-                    # before the save, which is to hold that it counts anew
-                    losses = state.mean_loss_since_evaluation(), val_loss
+                    # reading this mean resets its counters, so it comes before the save
+                    train_loss = state.mean_loss_since_evaluation()
                     files.save(state)
-                    report.evaluation(model, progress, batches, len(val_ids), *losses, prime, now)
+                    report.evaluation(
+                        model, progress, batches, len(val_ids), train_loss, val_loss, prime, now
+                    )
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
         if math.isinf(progress.best):  # stopped before the first evaluation: a model all the same
