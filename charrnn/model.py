@@ -180,6 +180,10 @@ def copy_weights(source: CharRNN, target: CharRNN) -> int:
             ours[name][:, places] = weight.to(ours[name].device)
         elif name.startswith("fc."):
             ours[name][places] = weight.to(ours[name].device)
-        else:
+        elif weight.shape == ours[name].shape:
             ours[name].copy_(weight)
+        else:  # of a cell of your own: the dimension that differs is that of the characters
+            pairs = enumerate(zip(weight.shape, ours[name].shape, strict=True))
+            dim = next(i for i, (old, new) in pairs if old != new)
+            ours[name].index_copy_(dim, places.to(ours[name].device), weight.to(ours[name].device))
     return len(target.unique_tokens) - len(places)

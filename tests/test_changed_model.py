@@ -28,7 +28,7 @@ from charrnn import eval, neurons, share, load_checkpoint
 flags = "--n-hidden 16 --n-layers 2 --batch-size 4 --seq-length 16 --device cpu".split()
 assert train.main(["--data", "my.txt", "--epochs", "1", *sys.argv[1:], *flags]) == 0
 assert train.main(["--resume", "rnn.resume", "--epochs", "2", "--device", "cpu"]) == 0
-again = ["--init-from", "rnn.net", "--ckpt", "b.net", "--data", "my.txt", "--epochs", "1"]
+again = ["--init-from", "rnn.net", "--ckpt", "b.net", "--data", "new.txt", "--epochs", "1"]
 assert train.main([*again, *flags[4:]]) == 0
 assert sample.main("--size 40 --temperature 0 --out out.txt --prime ab".split()) == 0
 model = load_checkpoint("rnn.net")
@@ -89,6 +89,7 @@ def test_everything_follows_the_examples_of_the_readme(tmp_path: Path, example: 
         source, flags = f"{source}\n\n{readme_block('python')}", ["--cell", "mingru"]
     model.write_text(source, encoding="utf-8")
     (tmp_path / "my.txt").write_text("abcd efgh\nhgfe dcba\n" * 300)
+    (tmp_path / "new.txt").write_text("abcd eXgh\nhgfe dcba\n" * 300)  # a character more
     done = subprocess.run(
         [sys.executable, "-c", USE, *flags], cwd=tmp_path, capture_output=True, text=True
     )
