@@ -35,7 +35,7 @@ from charrnn.device import (
     torch_defaults,
 )
 from charrnn.distributed import Distributed
-from charrnn.evaluation import evaluate_all, evaluate_pieces
+from charrnn.evaluation import choose_pieces, evaluate_all, evaluate_pieces
 from charrnn.flags import parse_args
 from charrnn.generation import default_prime, encode_prime
 from charrnn.model import CharRNN, Hidden, copy_weights, detach, keep_rows, map_hidden
@@ -141,10 +141,9 @@ def train(
         train_ids, val_ids = split_text(
             corpus.encode_with(tokens), settings.val_frac, tokens, settings.val_split, settings.seed
         )
-        train_ids = train_ids.to(device)  # as a whole: a step would wait for each copy
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(
-            train_ids,
+            train_ids.to(device),  # as a whole: a step would wait for each copy
             settings.batch_size,
             settings.seq_length,
             seed=settings.seed,
@@ -189,6 +188,7 @@ def train(
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
         notes = files.take_up(state) if saved else files.begin()
+        pieces = choose_pieces(train_ids, val_ids, len(tokens), progress.val_chars)
         report.header(settings, model, batches, val_ids, dtype, budget, progress)
         report.say(*device_notes(settings.device, device), *corpus.notes, *notes)
         files.save(state)
@@ -226,7 +226,7 @@ def train(
                 if evaluating := budget.evaluation_due(done, now):
                     report.evaluating()
                     val_loss = dist.from_main(
-                        lambda: evaluate_pieces(model, val_ids, progress.val_chars, dtype)
+                        lambda: evaluate_pieces(model, val_ids, pieces, progress.val_chars, dtype)
                     )
                     files.keep_if_best(model, val_loss, state)
                 files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
@@ -240,7 +240,7 @@ def train(
 
         # the end: the figure is that of the best model, on all of the held-out text, in float32
         if math.isinf(progress.best):  # stopped before the first evaluation: a model all the same
-            val_loss = evaluate_pieces(model, val_ids, progress.val_chars, dtype)
+            val_loss = evaluate_pieces(model, val_ids, pieces, progress.val_chars, dtype)
             files.save_model(model, val_loss, 0, progress.step)
         final = None
         if dist.is_main and not files.save_errors:

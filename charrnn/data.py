@@ -12,6 +12,7 @@ from charrnn.errors import UserError
 
 LONG_ROW = 1 << 17  # characters; longer rows are not read from end to end, but in segments
 SEGMENT = 64  # batches
+MOST_PAIRED = 300  # kinds of characters whose pairs are counted
 MOST_LINES = 1 << 26  # characters of a text that is split by lines, in memory
 UNKNOWN = "\ufffd"  # stands for rare characters in a vocabulary made with --min-count
 
@@ -103,6 +104,14 @@ def split_text(
     return ids[~held_out], ids[held_out]
 
 
+def pair_costs(rows: Tensor, n_tokens: int) -> Tensor:
+    """Nats of each character after each other ``[n_tokens, n_tokens]``, by the pairs in ids
+    ``[R, T]``."""
+    pairs = (rows[:, :-1].long() * n_tokens + rows[:, 1:]).flatten()
+    counts = pairs.bincount(minlength=n_tokens**2).view(n_tokens, -1) + 0.1
+    return -(counts / counts.sum(1, keepdim=True)).log()
+
+
 def unlikeness(train_ids: Tensor, val_ids: Tensor, n_tokens: int) -> float:
     """How many nats more a held-out character costs than one of training, each given the one
     before, by the pairs of characters counted in half of the training text.
@@ -111,12 +120,10 @@ def unlikeness(train_ids: Tensor, val_ids: Tensor, n_tokens: int) -> float:
     compared with. 0 where there are too many kinds of characters, or too little text, to count.
     """
     pieces = train_ids[: len(train_ids) // 1000 * 1000].view(-1, 2, 500)
-    if n_tokens > 300 or len(pieces) < 5:
+    if n_tokens > MOST_PAIRED or len(pieces) < 5:
         return 0.0
     counted, between = pieces[:: len(pieces) // 2000 + 1].long().unbind(1)
-    pairs = (counted[:, :-1] * n_tokens + counted[:, 1:]).flatten().bincount(minlength=n_tokens**2)
-    counts = pairs.view(n_tokens, -1) + 0.1
-    costs = -(counts / counts.sum(1, keepdim=True)).log()
+    costs = pair_costs(counted, n_tokens)
     held_out = val_ids[:500_000].long()
     seen = costs[between[:, :-1], between[:, 1:]].mean()
     return (costs[held_out[:-1], held_out[1:]].mean() - seen).item()

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from charrnn.data import MOST_PAIRED, pair_costs
 from charrnn.device import torch_defaults
 from charrnn.errors import UserError
 from charrnn.model import CharRNN, Hidden, eval_mode, map_hidden
 
 CONTEXT = 1024  # characters after which a trained model has forgotten what came before them
-SHORT_CONTEXT = 256  # enough for a figure on the way
+SHORT_CONTEXT = 256  # adds at most 0.005 nats to a figure on the way
+PIECES = 64  # that a figure on the way is of
+PLACES = 100  # where the first of them may begin
 MOST_ROWS = 64  # read side by side: more make a step no faster
 MOST_NUMBERS = 1 << 22  # of one-hot input, and of logits, at a time
 COMPARED = 256  # characters of each row, to find a model that loses its way
@@ -110,28 +113,49 @@ def evaluate_all(
     return Evaluation(math.fsum(torch.stack(sums).tolist()) / (len(ids) - 1), gap)
 
 
+def choose_pieces(train_ids: Tensor, val_ids: Tensor, n_tokens: int, n_chars: int) -> Tensor:
+    """Where the pieces begin that ``evaluate_pieces`` reads, ``[PIECES]``, or nothing where
+    ``n_chars`` are all of ``val_ids``. They are spread evenly, and placed so that their pairs of
+    characters are as costly as those of the whole text, by the pairs of the training text: else a
+    few hard pages more or less would decide the figure."""
+    if n_chars >= len(val_ids):
+        return torch.empty(0, dtype=torch.long)
+    width = n_chars // PIECES
+    distance = (len(val_ids) - 1 - width - SHORT_CONTEXT) / PIECES
+    grid = SHORT_CONTEXT + torch.arange(PIECES, dtype=torch.float64) * distance
+    shifts = torch.linspace(0, distance, PLACES, dtype=torch.float64)
+    if n_tokens > MOST_PAIRED or len(val_ids) > MOST_NUMBERS:
+        return (grid + distance / 2).long()
+    pieces = train_ids[: len(train_ids) // 1000 * 1000].view(-1, 1000)
+    costs = pair_costs(pieces[:: len(pieces) // 2000 + 1], n_tokens)
+    cost = costs[val_ids[:-1].long(), val_ids[1:].long()]
+    sums = F.pad(cost.double().cumsum(0), (1, 0))
+    starts = (grid + shifts[:, None]).long()  # [PLACES, PIECES]
+    means = (sums[starts + width] - sums[starts]).sum(1) / (PIECES * width)
+    return starts[(means - cost.mean()).abs().argmin()]
+
+
 @torch.no_grad()
 def evaluate_pieces(
-    model: CharRNN, ids: Tensor, n_chars: int, dtype: torch.dtype | None = None
+    model: CharRNN, ids: Tensor, starts: Tensor, n_chars: int, dtype: torch.dtype | None = None
 ) -> float:
-    """About what ``evaluate`` returns, from ``n_chars`` characters of the text: 64 pieces spread
-    evenly over it, the same ones each time, each after 256 characters that are not scored."""
-    width = -(-n_chars // MOST_ROWS)
-    if len(ids) <= MOST_ROWS * (SHORT_CONTEXT + width):  # no more work, and exact
+    """About what ``evaluate`` returns, from ``n_chars`` characters in pieces of equal length that
+    begin at ``starts``, each after 256 that are not scored. Without ``starts`` all is read."""
+    if not len(starts):
         return evaluate(model, ids, dtype)
-    starts = torch.linspace(SHORT_CONTEXT, len(ids) - 1 - width, MOST_ROWS, dtype=torch.float64)
-    rows = ids[starts.long()[:, None] + torch.arange(-SHORT_CONTEXT, width + 1)]
+    width = n_chars // len(starts)
+    rows = ids[starts[:, None] + torch.arange(-SHORT_CONTEXT, width + 1)]
     contexts, pieces = rows[:, :SHORT_CONTEXT], rows[:, SHORT_CONTEXT:]
     sums: list[Tensor] = []
     with eval_mode(model), _precision(model, dtype):
-        hidden = _read(model, contexts, model.init_hidden(MOST_ROWS))
+        hidden = _read(model, contexts, model.init_hidden(len(rows)))
         _read(
             model,
             pieces[:, :-1],
             hidden,
             lambda i, logits: sums.append(_losses(logits, pieces[:, i + 1 :]).sum()),
         )
-    return math.fsum(torch.stack(sums).tolist()) / (MOST_ROWS * width)
+    return math.fsum(torch.stack(sums).tolist()) / (len(rows) * width)
 
 
 def _precision(model: CharRNN, dtype: torch.dtype | None) -> torch.autocast:

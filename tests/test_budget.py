@@ -17,7 +17,7 @@ def test_evaluations_read_much_and_cost_little(minutes: float, n_held_out: int) 
     settings = resolve_settings(given, False, 10 * n_held_out, lambda *size: STEP)
     batches = Batches(torch.zeros(9 * n_held_out), settings.batch_size, settings.seq_length)
     budget = Budget(settings, batches, n_held_out, STEP)
-    assert budget.val_chars >= min(n_held_out, 20_000)
+    assert budget.val_chars >= min(n_held_out, 40_000)
     assert budget.val_chars == n_held_out or budget.val_chars % 64 == 0
     # each piece is read after 256 characters, and the rows of a whole text after 1,024
     rows = max(1, min(64, (n_held_out - 1) // 2048))
@@ -25,8 +25,8 @@ def test_evaluations_read_much_and_cost_little(minutes: float, n_held_out: int) 
     read = budget.n_evaluations * (budget.val_chars + context)
     trained = 60 * minutes / STEP * settings.batch_size * settings.seq_length
     assert 1 <= budget.n_evaluations <= max(5, minutes)
-    assert budget.n_evaluations == 1 or read / 2 <= 0.1 * trained  # forward alone takes half
-    if minutes >= 2:
+    assert budget.n_evaluations == 1 or read / 2.5 <= 0.1 * trained  # without a backward pass
+    if minutes >= 5 and n_held_out > 180:
         assert budget.n_evaluations >= 5
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from charrnn import CharRNN, Vocabulary, evaluate, get_batches
 from charrnn.evaluation import (
     CONTEXT,
+    choose_pieces,
     evaluate_all,
     evaluate_pieces,
     first_from_zeros,
@@ -202,22 +203,27 @@ def test_a_model_that_loses_its_way_after_a_cold_start_is_found() -> None:
 @pytest.mark.parametrize("n", [60_000, 200_003])
 def test_pieces_are_spread_evenly_and_each_is_read_after_its_context(n: int) -> None:
     model, ids = Counting(251), torch.arange(n) % 251
+    starts = choose_pieces(ids, ids, 251, 40_064)
+    assert starts[0] >= 256 and starts[-1] + 626 < n and len(starts) == 64
+    assert starts.diff().max() - starts.diff().min() <= 1  # 64 pieces of 626
     losses = (ids[:-1] + 1).double().log()
-    # 64 pieces of 313, the first after 256 characters, the last up to the end
-    first, last = 256, n - 1 - 313
-    starts = [int(first + (last - first) * i / 63) for i in range(64)]
-    expected = torch.cat([losses[i : i + 313] for i in starts]).mean().item()
-    assert evaluate_pieces(model, ids.to(torch.uint8), 20_000) == pytest.approx(expected, abs=1e-6)
-    assert model.read == 64 * (256 + 313)
+    expected = torch.cat([losses[i : i + 626] for i in starts.tolist()]).mean().item()
+    found = evaluate_pieces(model, ids.to(torch.uint8), starts, 40_064)
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert model.read == 64 * (256 + 626)
 
 
-def test_pieces_of_a_short_text_are_all_of_it() -> None:
+def test_without_pieces_all_is_read() -> None:
     model, ids = make(), words(5000)
-    assert evaluate_pieces(model, ids, 20_000) == evaluate(model, ids)
+    starts = choose_pieces(ids, ids, len(TOKENS), len(ids))
+    assert evaluate_pieces(model, ids, starts, len(ids)) == evaluate(model, ids)
 
 
 def test_pieces_say_about_what_the_whole_does(trained: CharRNN) -> None:
-    parts = [words(9000), torch.full((30_000,), 3), words(4000)]  # of different kinds
+    """Also of a text of very different parts, some of which come seldom."""
+    chance = torch.randint(len(TOKENS), (60_000,), generator=seeded(1))
+    parts = [chance[:500], words(9000), chance[:9000], words(15_000), chance[:3000], words(5000)]
     ids = torch.cat(parts)
-    whole, pieces = evaluate(trained, ids), evaluate_pieces(trained, ids, 20_000)
-    assert pieces == pytest.approx(whole, abs=0.02)
+    starts = choose_pieces(torch.cat((words(5000), chance)), ids, len(TOKENS), 40_064)
+    pieces, whole = evaluate_pieces(trained, ids, starts, 40_064), evaluate(trained, ids)
+    assert pieces != whole and pieces == pytest.approx(whole, abs=0.02)
