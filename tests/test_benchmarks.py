@@ -60,6 +60,7 @@ def run_script(name: str, *flags: str, **env: str) -> subprocess.CompletedProces
 
 
 TINY = {
+    "seeds": "--data {text} --seeds 1 --steps 1 --train --n-hidden 64 --n-layers 1 --device cpu",
     "memory --text": "--text {text} --device cpu --epochs 1 --n-hidden 8",
     "equal_time": "--data {text} --repeats 1 --seconds 1 --n-hidden 8",
     "start_up": "--repeats 1 --sizes 8",
