@@ -16,7 +16,7 @@ Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_laye
 # partial(nn.RNN, nonlinearity="relu"). Flags, files and sampling follow.
 CELLS: dict[str, Callable[..., nn.Module]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
-LONGEST_MEMORY = 200  # characters, before training
+LONGEST_MEMORY = 200  # characters, before training; cold starts keep such units from running away
 
 
 class CharRNN(nn.Module):
