@@ -43,9 +43,8 @@ class Budget:
         context = PIECES * SHORT_CONTEXT  # read by each, but not scored
         length = max(FEWEST_CHARS, int(affordable / wanted) - context) // PIECES + 1
         self.val_chars = length * PIECES
-        of_all = max(0, n_held_out // 2 - CONTEXT)
-        if n_held_out + of_all <= self.val_chars + context:
-            self.val_chars, context = n_held_out, of_all
+        if n_held_out <= self.val_chars + context:
+            self.val_chars, context = n_held_out, max(0, n_held_out // 2 - CONTEXT)
         most = 2 * affordable / (self.val_chars + context)  # a tenth of the run
         self.n_evaluations = max(1, min(wanted, int(most)))
         self.lines_per_evaluation = math.ceil(LOG_LINES / self.n_evaluations)

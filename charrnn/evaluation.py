@@ -115,12 +115,15 @@ def evaluate_all(
 
 def choose_pieces(train_ids: Tensor, val_ids: Tensor, n_tokens: int, n_chars: int) -> Tensor:
     """Where the pieces begin that ``evaluate_pieces`` reads, ``[PIECES]``, or nothing where
-    ``n_chars`` are all of ``val_ids``. They are spread evenly, and placed so that their pairs of
-    characters are as costly as those of the whole text, by the pairs of the training text: else a
-    few hard pages more or less would decide the figure."""
-    if n_chars >= len(val_ids):
+    reading all of ``val_ids`` is no more work.
+
+    They are spread evenly, and placed so that their pairs of characters are as costly as those of
+    the whole text, by the pairs of the training text: else a few hard pages more or less would
+    decide the figure.
+    """
+    if n_chars + PIECES * SHORT_CONTEXT >= len(val_ids):
         return torch.empty(0, dtype=torch.long)
-    width = n_chars // PIECES
+    width = -(-n_chars // PIECES)
     distance = (len(val_ids) - 1 - width - SHORT_CONTEXT) / PIECES
     grid = SHORT_CONTEXT + torch.arange(PIECES, dtype=torch.float64) * distance
     shifts = torch.linspace(0, distance, PLACES, dtype=torch.float64)
@@ -143,7 +146,7 @@ def evaluate_pieces(
     begin at ``starts``, each after 256 that are not scored. Without ``starts`` all is read."""
     if not len(starts):
         return evaluate(model, ids, dtype)
-    width = n_chars // len(starts)
+    width = -(-n_chars // len(starts))
     rows = ids[starts[:, None] + torch.arange(-SHORT_CONTEXT, width + 1)]
     contexts, pieces = rows[:, :SHORT_CONTEXT], rows[:, SHORT_CONTEXT:]
     sums: list[Tensor] = []

@@ -382,7 +382,7 @@ class RunFiles:
             file.writelines(self.log)
 
     def _try(self, path: Path, write: Callable[[], None]) -> bool:
-        """Write a file; False where that fails. A file that is tried again later is reported once."""
+        """Write a file; False where that fails, which is reported once."""
         try:
             write()
         except (OSError, UserError) as error:

@@ -213,10 +213,18 @@ def test_pieces_are_spread_evenly_and_each_is_read_after_its_context(n: int) -> 
     assert model.read == 64 * (256 + 626)
 
 
-def test_without_pieces_all_is_read() -> None:
-    model, ids = make(), words(5000)
-    starts = choose_pieces(ids, ids, len(TOKENS), len(ids))
-    assert evaluate_pieces(model, ids, starts, len(ids)) == evaluate(model, ids)
+@pytest.mark.parametrize("n_chars", [2, 100, 4000, 10**9])
+def test_of_a_short_text_all_is_read(n_chars: int) -> None:
+    model, ids = make(), words(3000)
+    starts = choose_pieces(ids, ids, len(TOKENS), n_chars)
+    assert evaluate_pieces(model, ids, starts, n_chars) == evaluate(model, ids)
+
+
+@pytest.mark.parametrize("n_chars", [2, 100, 2000])
+def test_a_state_of_an_earlier_version_may_ask_for_few_characters(n_chars: int) -> None:
+    model, ids = make(), torch.randint(len(TOKENS), (30_000,), generator=seeded(1))
+    starts = choose_pieces(ids, ids, len(TOKENS), n_chars)
+    assert evaluate_pieces(model, ids, starts, n_chars) == pytest.approx(2.3, abs=0.5)
 
 
 def test_pieces_say_about_what_the_whole_does(trained: CharRNN) -> None:
