@@ -116,18 +116,19 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any], where: str) -> None:
-        """Restore what ``state_dict`` gave, after holding it against what it would give now.
+        """Restore a saved ``state_dict``, after checking that it has the structure this run saves.
 
         ``where``: the file it comes from, for messages. Raises UserError for anything else.
         """
         saved = dict(saved) if isinstance(saved, dict) else {}
         check_fields(Progress, saved.get("progress"), f"{where}, progress")
+        progress = Progress(**saved["progress"])
         expected = self.state_dict()
         cuda_rng = saved.pop("cuda_rng", None)  # the other device's, or none
         for name in ("progress", "cuda_rng"):
             expected.pop(name)
         check_like({k: v for k, v in saved.items() if k != "progress"}, expected, where)
-        check_moments(saved["optimizers"], saved["progress"]["step"], where)
+        check_moments(saved["optimizers"], progress.step, where)
         try:
             if self.dist.is_main:  # whose it is; the others have their own
                 torch.set_rng_state(saved["rng"])
@@ -135,7 +136,7 @@ class TrainState:
                     torch.cuda.set_rng_state(cuda_rng, self.device)
         except (RuntimeError, TypeError):
             raise UserError(f"{where}, rng: no state of random numbers") from None
-        for name, number in saved["progress"].items():
+        for name, number in asdict(progress).items():
             setattr(self.progress, name, number)
         self.model.load_state_dict(saved["model"])
         for optimizer, moments in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -147,7 +148,7 @@ class TrainState:
 
 
 def check_moments(optimizers: list[dict], steps: int, where: str) -> None:
-    """Hold what optimizers kept against what ``steps`` could leave. Raises UserError."""
+    """Check that ``steps`` steps could leave what optimizers kept. Raises UserError."""
     for moments in (each for kept in optimizers for each in kept.values()):
         squares, step = moments.get("exp_avg_sq", torch.zeros(1)), moments["step"]
         if squares.min() < 0 or not 0 <= step <= steps:
