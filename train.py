@@ -14,14 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn.budget import TIMED_SECONDS, Budget, seconds_per_step
+from charrnn.budget import Budget, seconds_per_step
 from charrnn.checkpoint import check_saveable, load_checkpoint
 from charrnn.cli import command
 from charrnn.console import catch_signals
@@ -130,7 +130,7 @@ def train(
         device = dist.place(pick_device(given["device"]))
         dtype = pick_dtype(given["dtype"], device)  # of the products; weights are float32
         # one process decides for all, since each would measure another speed
-        step_time = partial(seconds_per_step, len(corpus.vocabulary), device, dtype)
+        step_time = cache(partial(seconds_per_step, len(corpus.vocabulary), device, dtype))
         on_accelerator = device.type != "cpu"
         settings = dist.from_main(
             lambda: resolve_settings(given, on_accelerator, len(corpus.ids), step_time)
@@ -150,14 +150,15 @@ def train(
             mine=rows,
             cold_starts=settings.cold_starts,
         )
+        # by epochs the time is only printed, so that a short look is enough
+        timed = step_time if settings.minutes else partial(step_time, at_least=0.1)
         seconds = dist.from_main(
-            lambda: step_time(
+            lambda: timed(
                 settings.n_hidden,
                 settings.n_layers,
                 settings.cell,
                 settings.batch_size,
                 settings.seq_length,
-                at_least=TIMED_SECONDS if settings.minutes else 0.1,
             )
         )
         budget = Budget(settings, batches, len(val_ids), seconds)
