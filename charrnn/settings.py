@@ -312,7 +312,8 @@ def laptop_defaults(chosen: dict[str, Any], n_chars: int, step_time: StepTime) -
         size = laptop_size(n_chars, affordable, chosen["epochs"] or 0)
         n_hidden, n_layers = n_hidden or size[0], n_layers or size[1]
     steps = chosen["epochs"] * per_epoch if chosen["epochs"] else math.inf
-    if chosen["minutes"]:
+    fits = batch_size * (seq_length + 1) <= n_train  # else the run is refused: nothing to time
+    if chosen["minutes"] and fits:
         itself = n_hidden, n_layers, chosen["cell"], batch_size, seq_length
         steps = min(steps, seconds / step_time(*itself))
     epochs = steps / per_epoch
