@@ -1,6 +1,6 @@
 """Generate text from a trained model: ``python sample.py --help`` explains every flag."""
 
-import charrnn.start  # noqa: F401, before torch
+import charrnn.before_torch  # noqa: F401, before torch
 
 # isort: split
 import codecs
@@ -14,14 +14,15 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, BinaryIO, TextIO
 
-from charrnn.checkpoint import load_checkpoint
-from charrnn.cli import Parser, command
-from charrnn.console import Terminal, escape_control_chars, say
-from charrnn.conversation import Conversation, converse
-from charrnn.device import DTYPES, pick_device, pick_dtype
 from charrnn.errors import UserError
-from charrnn.files import check_output, open_output, require_regular
-from charrnn.generation import (
+from charrnn.network.checkpoint import load_checkpoint
+from charrnn.network.device import DTYPES, pick_device, pick_dtype
+from charrnn.network.model import CharRNN
+from charrnn.system.cli import Parser, command
+from charrnn.system.console import Terminal, escape_control_chars, say
+from charrnn.system.files import check_output, open_output, require_regular
+from charrnn.writing.conversation import Conversation, converse
+from charrnn.writing.generation import (
     RANGES,
     SIZE,
     bits_of,
@@ -33,7 +34,6 @@ from charrnn.generation import (
     never_saw,
     unknown_characters,
 )
-from charrnn.model import CharRNN
 
 REPLY = 300  # characters of a reply where the user does not say
 

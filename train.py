@@ -5,7 +5,7 @@ charrnn/: flags and presets in flags.py and settings.py, the text in corpus.py a
 in model.py, what is kept on disk in run_files.py.
 """
 
-import charrnn.start  # noqa: F401, before torch
+import charrnn.before_torch  # noqa: F401, before torch
 
 # isort: split
 import math
@@ -21,29 +21,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn.budget import Budget, seconds_per_step
-from charrnn.checkpoint import check_saveable, load_checkpoint
-from charrnn.cli import command
-from charrnn.console import catch_signals
-from charrnn.corpus import load_corpus
-from charrnn.data import Batches, split_text
-from charrnn.device import (
+from charrnn.network.checkpoint import check_saveable, load_checkpoint
+from charrnn.network.device import (
     device_notes,
     keep_freed_memory,
     pick_device,
     pick_dtype,
     torch_defaults,
 )
-from charrnn.distributed import Distributed
-from charrnn.evaluation import choose_pieces, evaluate_all, evaluate_pieces
-from charrnn.flags import parse_args
-from charrnn.generation import default_prime, encode_prime
-from charrnn.model import CharRNN, Hidden, copy_weights, detach, keep_rows, map_hidden
-from charrnn.optimizer import make_optimizers
-from charrnn.report import Reporter
-from charrnn.run_files import RunFiles, Trained
-from charrnn.settings import check_given, new_settings, resolve_settings, resume_settings
-from charrnn.train_state import TrainState
+from charrnn.network.evaluation import choose_pieces, evaluate_all, evaluate_pieces
+from charrnn.network.model import CharRNN, Hidden, copy_weights, detach, keep_rows, map_hidden
+from charrnn.run.files import RunFiles, Trained
+from charrnn.run.report import Reporter
+from charrnn.system.cli import command
+from charrnn.system.console import catch_signals
+from charrnn.text.corpus import load_corpus
+from charrnn.text.split import split_text
+from charrnn.training.batches import Batches
+from charrnn.training.budget import Budget, seconds_per_step
+from charrnn.training.distributed import Distributed
+from charrnn.training.flags import parse_args
+from charrnn.training.optimizer import make_optimizers
+from charrnn.training.settings import check_given, new_settings, resolve_settings, resume_settings
+from charrnn.training.state import TrainState
+from charrnn.writing.generation import default_prime, encode_prime
 
 WARM_UP = 0.02  # of the run, over which the learning rate rises to its peak
 DECAY = 0.6  # of the run, at its end, over which it falls to zero

@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from benchmarks.common import find_text, machine, table
 from benchmarks.equal_time import theirs
 from charrnn import CharRNN, evaluate
-from charrnn.checkpoint import build_model, load_dict
-from charrnn.cli import Parser, command
-from charrnn.corpus import Corpus, load_corpus
-from charrnn.data import split_text
-from charrnn.device import pick_device
 from charrnn.errors import UserError
-from charrnn.model import detach
+from charrnn.network.checkpoint import build_model, load_dict
+from charrnn.network.device import pick_device
+from charrnn.network.model import detach
+from charrnn.system.cli import Parser, command
+from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.text.split import split_text
 
 try:
     import pyppmd

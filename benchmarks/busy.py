@@ -19,7 +19,7 @@ from benchmarks.common import (
     spread,
     table,
 )
-from charrnn.cli import Parser, command
+from charrnn.system.cli import Parser, command
 
 WAYS = {
     "OpenMP's default": OPENMP_DEFAULT,

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from benchmarks import cyrillic
-from charrnn.corpus import ANNA, load_corpus
 from charrnn.errors import UserError
+from charrnn.text.corpus import ANNA, load_corpus
 
 ROOT = Path(__file__).parent.parent
 ANNA_CHARS = 1_985_223
-# libgomp's own default, which charrnn.start replaces: the notebook does not
+# libgomp's own default, which charrnn.before_torch replaces: the notebook does not
 OPENMP_DEFAULT = {"GOMP_SPINCOUNT": "300000"}
 
 Turn = Callable[[], float]  # does some work, returns a rate

@@ -14,11 +14,11 @@ import torch
 
 from benchmarks.common import ROOT, find_text, machine, table
 from benchmarks.notebook_baseline import NotebookRNN, held_out_loss, train_steps
-from charrnn.cli import Parser, command
-from charrnn.corpus import Corpus, load_corpus
-from charrnn.data import split_text
-from charrnn.device import pick_device
 from charrnn.errors import UserError
+from charrnn.network.device import pick_device
+from charrnn.system.cli import Parser, command
+from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.text.split import split_text
 
 
 def ours(*flags: str) -> list[dict[str, Any]]:

@@ -32,12 +32,13 @@ from benchmarks.common import (
 )
 from benchmarks.notebook_baseline import NotebookRNN, Windows, held_out_loss, train_steps
 from benchmarks.ours import WARM_UP, Enough, train_rate, watch
-from charrnn.cli import Parser, command
-from charrnn.corpus import Corpus, load_corpus
-from charrnn.data import Batches, split_text
-from charrnn.device import pick_device
 from charrnn.errors import UserError
-from charrnn.model import CharRNN
+from charrnn.network.device import pick_device
+from charrnn.network.model import CharRNN
+from charrnn.system.cli import Parser, command
+from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.text.split import split_text
+from charrnn.training.batches import Batches
 
 LSTM = ("aten::_cudnn_rnn", "aten::_cudnn_rnn_backward")
 N_PROFILED = 20  # steps

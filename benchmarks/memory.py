@@ -17,10 +17,10 @@ import torch
 from benchmarks.common import ROOT, in_a_process, machine, table
 from benchmarks.notebook_baseline import NotebookRNN, train_steps
 from benchmarks.ours import Enough, watch
-from charrnn.cli import Parser, command
-from charrnn.corpus import load_corpus
-from charrnn.device import pick_device
 from charrnn.errors import UserError
+from charrnn.network.device import pick_device
+from charrnn.system.cli import Parser, command
+from charrnn.text.corpus import load_corpus
 
 
 def child(side: str, device: torch.device, n_hidden: int, n_layers: int) -> None:

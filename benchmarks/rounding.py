@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 from benchmarks.common import table
 from charrnn import load_checkpoint
-from charrnn.cli import Parser, command
-from charrnn.corpus import load_corpus
-from charrnn.data import split_text
-from charrnn.generation import Decoder
+from charrnn.system.cli import Parser, command
+from charrnn.text.corpus import load_corpus
+from charrnn.text.split import split_text
+from charrnn.writing.decoder import Decoder
 
 ROWS = 64
 

@@ -22,9 +22,9 @@ from benchmarks.common import (
 )
 from benchmarks.notebook_baseline import NotebookRNN, sample_ids
 from charrnn import CharRNN, load_checkpoint, save_checkpoint
-from charrnn.cli import Parser, command
-from charrnn.device import pick_device
-from charrnn.generation import generate
+from charrnn.network.device import pick_device
+from charrnn.system.cli import Parser, command
+from charrnn.writing.generation import generate
 
 TOKENS = tuple(map(chr, range(40, 123)))  # 83, as in Anna Karenina
 BLOCK = 16

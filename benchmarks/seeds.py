@@ -22,13 +22,13 @@ from torch.nn import functional as F
 
 import train
 from benchmarks.common import find_text, machine, table
-from charrnn.corpus import load_corpus
-from charrnn.data import split_text
-from charrnn.evaluation import evaluate
-from charrnn.flags import parse_args
-from charrnn.model import CharRNN
-from charrnn.settings import Settings, cost, resolve_settings
-from charrnn.train_state import Progress
+from charrnn.network.evaluation import evaluate
+from charrnn.network.model import CharRNN
+from charrnn.text.corpus import load_corpus
+from charrnn.text.split import split_text
+from charrnn.training.flags import parse_args
+from charrnn.training.settings import Settings, cost, resolve_settings
+from charrnn.training.state import Progress
 
 MINUTES = 2.0
 CONTEXT, SCORED = 400, 40  # characters read before a place, and scored after it

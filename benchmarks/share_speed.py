@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.common import machine
 from charrnn import CharRNN, evaluate, load_checkpoint, save_checkpoint
-from charrnn.corpus import load_corpus
-from charrnn.data import split_text
 from charrnn.share import main as share
+from charrnn.text.corpus import load_corpus
+from charrnn.text.split import split_text
 from tests.browser import CHROMIUM, Browser
 
 TOKENS = tuple(map(chr, range(40, 123)))  # 83, as in Anna Karenina

@@ -13,8 +13,8 @@ import torch
 from benchmarks.common import ROOT, alternate, machine, ratios, spread, table
 from benchmarks.sampling_speed import TOKENS
 from charrnn import CharRNN, save_checkpoint
-from charrnn.cli import Parser, command
 from charrnn.errors import UserError
+from charrnn.system.cli import Parser, command
 
 
 def turn(*arguments: str) -> Callable[[], float]:

@@ -22,11 +22,11 @@ from benchmarks.common import (
     spread,
     table,
 )
-from charrnn.cli import Parser, command
-from charrnn.device import keep_freed_memory, pick_device, pick_dtype
-from charrnn.model import CharRNN
-from charrnn.optimizer import make_optimizers
-from charrnn.settings import new_settings, resolve_settings
+from charrnn.network.device import keep_freed_memory, pick_device, pick_dtype
+from charrnn.network.model import CharRNN
+from charrnn.system.cli import Parser, command
+from charrnn.training.optimizer import make_optimizers
+from charrnn.training.settings import new_settings, resolve_settings
 
 SHAPES = ("512x1:16x64", "512x1:32x64", "512x1:64x64", "512x2:32x64", "1024x2:64x128")
 N_CHARS = 87

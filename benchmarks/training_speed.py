@@ -23,9 +23,9 @@ from benchmarks.common import (
 )
 from benchmarks.notebook_baseline import NotebookRNN, train_steps
 from benchmarks.ours import train_rate
-from charrnn.cli import Parser, command
-from charrnn.corpus import load_corpus
-from charrnn.device import pick_device, pick_dtype
+from charrnn.network.device import pick_device, pick_dtype
+from charrnn.system.cli import Parser, command
+from charrnn.text.corpus import load_corpus
 
 SIZES = ("256x1", "512x2", "1024x2")
 

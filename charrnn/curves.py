@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from charrnn.cli import Parser, command
-from charrnn.console import say
 from charrnn.errors import UserError
-from charrnn.files import check_output, require_regular
-from charrnn.page import (
+from charrnn.pages.page import (
     escape,
     page,
     page_file,
@@ -23,6 +20,9 @@ from charrnn.page import (
     ticks,
     write_page,
 )
+from charrnn.system.cli import Parser, command
+from charrnn.system.console import say
+from charrnn.system.files import check_output, require_regular
 
 AXES = {"seconds": "time", "epoch": "epochs", "chars": "characters"}
 LOSSES = ("train_loss", "val_loss")

@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from charrnn.cli import Number, Parser, command
-from charrnn.console import say
-from charrnn.encodings import check_encoding, recognise
 from charrnn.errors import UserError
-from charrnn.evaluation import evaluate
-from charrnn.files import check_output
-from charrnn.generation import default_prime, next_char_probabilities
-from charrnn.page import write_page
-from charrnn.reading import (
+from charrnn.network.evaluation import evaluate
+from charrnn.pages.inputs import (
     Model,
     Reader,
     add_reading_flags,
@@ -29,8 +23,15 @@ from charrnn.reading import (
     read_corpus,
     read_text,
 )
-from charrnn.sources import read_stream
-from charrnn.surprise import predict, surprise_page
+from charrnn.pages.page import write_page
+from charrnn.pages.surprise import predict, surprise_page
+from charrnn.system.cli import Parser, command
+from charrnn.system.console import say
+from charrnn.system.files import check_output
+from charrnn.system.values import Number
+from charrnn.text.encodings import check_encoding, recognise
+from charrnn.text.sources import read_stream
+from charrnn.writing.generation import default_prime, next_char_probabilities
 
 
 def print_json(line: dict[str, Any]) -> None:

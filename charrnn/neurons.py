@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn.cli import Parser, command
-from charrnn.console import say
-from charrnn.evaluation import first_from_zeros, rows_with_context
-from charrnn.files import check_output
-from charrnn.generation import PlainDecoder
-from charrnn.model import CharRNN
-from charrnn.page import (
+from charrnn.network.evaluation import first_from_zeros, rows_with_context
+from charrnn.network.model import CharRNN
+from charrnn.pages.inputs import Model, Text, add_reading_flags, load_model, read_corpus, read_text
+from charrnn.pages.page import (
     SHADES,
     escape,
     page,
@@ -26,8 +23,11 @@ from charrnn.page import (
     ticks,
     write_page,
 )
-from charrnn.properties import PROPERTIES, properties_of
-from charrnn.reading import Model, Text, add_reading_flags, load_model, read_corpus, read_text
+from charrnn.pages.properties import PROPERTIES, properties_of
+from charrnn.system.cli import Parser, command
+from charrnn.system.console import say
+from charrnn.system.files import check_output
+from charrnn.writing.decoder import PlainDecoder
 
 READ = 50_000  # characters to choose by
 SHIFTS = 20  # times by which a property is shifted to see what chance gives

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charrnn.checkpoint import build_model, load_dict
-from charrnn.cli import Parser, command
-from charrnn.console import say
 from charrnn.errors import UserError
-from charrnn.files import check_output
-from charrnn.generation import default_prime, has_fast_step
-from charrnn.model import CharRNN
-from charrnn.page import embed, page, page_file, write_page
+from charrnn.network.checkpoint import build_model, load_dict
+from charrnn.network.model import CharRNN
+from charrnn.pages.page import embed, page, page_file, write_page
+from charrnn.system.cli import Parser, command
+from charrnn.system.console import say
+from charrnn.system.files import check_output
+from charrnn.writing.decoder import has_fast_step
+from charrnn.writing.generation import default_prime
 
 SCRIPTS = ("decoder.js", "worker.js", "share.js")  # one script, run by the page and its worker
 POLICY = "connect-src 'none'; worker-src blob:"  # added to what any page of ours allows: nothing

@@ -27,8 +27,8 @@ from benchmarks.notebook_baseline import (
 )
 from benchmarks.ours import Enough, watch
 from charrnn import CharRNN, evaluate
-from charrnn.corpus import load_corpus
-from charrnn.data import split_text
+from charrnn.text.corpus import load_corpus
+from charrnn.text.split import split_text
 
 CPU = torch.device("cpu")
 
@@ -121,7 +121,7 @@ def test_a_text_is_found_or_made_up_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("charrnn.corpus.ANNA_URL", "http://127.0.0.1:9/")  # nobody answers
+    monkeypatch.setattr("charrnn.text.corpus.ANNA_URL", "http://127.0.0.1:9/")  # nobody answers
     monkeypatch.setattr(common, "make_text", lambda folder: f"{folder}/made_up.txt")
     given = write_text(tmp_path)
     assert common.find_text("a.txt", "folder") == given

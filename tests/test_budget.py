@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from charrnn.budget import Budget
-from charrnn.data import Batches
-from charrnn.settings import new_settings, resolve_settings
+from charrnn.training.batches import Batches
+from charrnn.training.budget import Budget
+from charrnn.training.settings import new_settings, resolve_settings
 
 STEP = 0.1  # seconds
 

@@ -15,10 +15,10 @@ from torch import Tensor
 import sample as sample_program
 import train
 from charrnn import CharRNN, sample, share
-from charrnn.checkpoint import check_saveable, load_dict, save_checkpoint
 from charrnn.errors import UserError
-from charrnn.generation import has_fast_step
-from charrnn.model import Hidden
+from charrnn.network.checkpoint import check_saveable, load_dict, save_checkpoint
+from charrnn.network.model import Hidden
+from charrnn.writing.decoder import has_fast_step
 
 ROOT = Path(__file__).parent.parent
 TOKENS = tuple("\n abcdefgh")
@@ -62,7 +62,7 @@ def copy_program(folder: Path) -> Path:
     shutil.copytree(ROOT / "charrnn", folder / "charrnn")
     for name in ("train.py", "sample.py"):
         shutil.copy(ROOT / name, folder / name)
-    return folder / "charrnn" / "model.py"
+    return folder / "charrnn" / "network" / "model.py"
 
 
 def patched(source: str, diff: str) -> str:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from charrnn import CharRNN, load_checkpoint, sample, save_checkpoint
-from charrnn.checkpoint import load_dict, save_dict
 from charrnn.errors import UserError
+from charrnn.network.checkpoint import load_dict, save_dict
 
 TOKENS = ("q", "\n", "a", "é", "B")  # in the arbitrary order of a set
 

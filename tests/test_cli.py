@@ -115,9 +115,9 @@ def test_cuda_without_cuda(trained: Path) -> None:
 
 
 def test_no_module_takes_the_place_of_a_function() -> None:
-    names = [
-        p.stem for p in (ROOT / "charrnn").glob("*.py") if p.stem not in ("__init__", "__main__")
-    ]
+    files = (ROOT / "charrnn").rglob("*.py")
+    parts = [p.relative_to(ROOT).with_suffix("").parts for p in files]
+    names = sorted(".".join(part[1:]) for part in parts if not part[-1].startswith("__"))
     lines = [f"import charrnn.{name}" for name in names]
     lines += [
         "import charrnn",

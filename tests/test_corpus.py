@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import corpus
-from charrnn.corpus import Corpus, download, load_corpus
-from charrnn.data import Vocabulary, get_batches
 from charrnn.errors import UserError
+from charrnn.text import corpus
+from charrnn.text.corpus import Corpus, download, load_corpus
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.batches import get_batches
 
 TEXT = b"a text of our own\n" * 9000
 ANNA = Path(__file__).parent.parent.parent / "shared" / "data" / "anna.txt"
@@ -291,8 +292,8 @@ def test_rare_characters_are_folded(tmp_path: Path) -> None:
 
 @pytest.fixture(params=[4, 5, 7, 64])
 def any_block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("charrnn.sources.BLOCK", request.param)
-    monkeypatch.setattr("charrnn.corpus.BLOCK", request.param)
+    monkeypatch.setattr("charrnn.text.sources.BLOCK", request.param)
+    monkeypatch.setattr("charrnn.text.corpus.BLOCK", request.param)
 
 
 def test_blocks_cut_anywhere(tmp_path: Path, any_block: None) -> None:
@@ -647,7 +648,8 @@ MAPPED = """
 import sys
 import numpy as np, torch
 from memory import limit_memory
-from charrnn.corpus import Corpus, Vocabulary
+from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import Vocabulary
 n = 100_000_000
 ids = torch.from_numpy(np.memmap(sys.argv[1], np.uint8, "c", shape=(n,)))
 corpus = Corpus(ids, Vocabulary(("a", "b")), "", [], [])

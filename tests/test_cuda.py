@@ -10,12 +10,13 @@ from runs import at_step, evaluations, interrupt, run_in
 
 import train
 from charrnn import CharRNN, evaluate
-from charrnn.checkpoint import load_dict
-from charrnn.data import Batches, one_hot_encode
-from charrnn.device import has_persistent_lstm
-from charrnn.distributed import Distributed
-from charrnn.optimizer import make_optimizers
-from charrnn.settings import new_settings, resolve_settings
+from charrnn.network.checkpoint import load_dict
+from charrnn.network.device import has_persistent_lstm
+from charrnn.network.model import one_hot_encode
+from charrnn.training.batches import Batches
+from charrnn.training.distributed import Distributed
+from charrnn.training.optimizer import make_optimizers
+from charrnn.training.settings import new_settings, resolve_settings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

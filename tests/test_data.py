@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from charrnn import Vocabulary, get_batches, one_hot_encode
-from charrnn.data import count_batches, split_text
 from charrnn.errors import UserError
+from charrnn.text.split import split_text
+from charrnn.training.batches import count_batches
 
 
 def test_one_hot_of_the_notebook() -> None:
@@ -47,7 +48,7 @@ def test_lines_are_held_out_whole() -> None:
 
 
 def test_lines_of_too_long_a_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("charrnn.data.MOST_LINES", 99)
+    monkeypatch.setattr("charrnn.text.split.MOST_LINES", 99)
     ids = torch.tensor([1, 0] * 50)
     with pytest.raises(UserError, match="--val-split lines: 100 characters are more than the 99"):
         split_text(ids, 0.1, ("\n", "a"), "lines")

@@ -19,17 +19,17 @@ from runs import (
     write_text,
 )
 
-import charrnn.device as device_module
+import charrnn.network.device as device_module
 import train
-from charrnn.checkpoint import load_dict
-from charrnn.device import can_train, device_notes, pick_device, pick_dtype
 from charrnn.errors import UserError
-from charrnn.flags import make_parser
+from charrnn.network.checkpoint import load_dict
+from charrnn.network.device import can_train, device_notes, pick_device, pick_dtype
+from charrnn.training.flags import make_parser
 
 ROOT = Path(__file__).parent.parent
 TWICE = """
 import resource, torch
-from charrnn.device import keep_freed_memory
+from charrnn.network.device import keep_freed_memory
 {call}
 def faults():
     torch.ones(1 << 24)  # 64 MiB, 16,384 pages
@@ -100,7 +100,7 @@ def test_the_help_names_the_precisions() -> None:
 
 
 WITHOUT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}  # a CPU that has no bfloat16
-CAN = "import torch; from charrnn.device import can_train; "
+CAN = "import torch; from charrnn.network.device import can_train; "
 CAN += "print(can_train(torch.device('cpu'), torch.bfloat16))"
 
 

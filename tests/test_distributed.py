@@ -13,10 +13,10 @@ import torch
 from runs import ROOT, contents, evaluations, read_log, start, write_text
 
 from charrnn import CharRNN, load_checkpoint, save_checkpoint
-from charrnn import distributed as distributed_module
-from charrnn.checkpoint import load_dict, save_dict
-from charrnn.distributed import Distributed, read_environment
 from charrnn.errors import UserError
+from charrnn.network.checkpoint import load_dict, save_dict
+from charrnn.training import distributed as distributed_module
+from charrnn.training.distributed import Distributed, read_environment
 
 FLAGS = ["--n-hidden", "16", "--n-layers", "2", "--batch-size", "8", "--seq-length", "8"]
 FLAGS += ["--drop-prob", "0", "--dtype", "float32", "--lr", "0.01"]
@@ -114,7 +114,8 @@ def test_a_torch_without_distributed_trains_alone(monkeypatch: pytest.MonkeyPatc
 def test_waiting_for_others_is_said(tmp_path: Path) -> None:
     data = write_text(tmp_path)
     flags = ["--data", data, *FLAGS, "--epochs", "1", "--device", "cpu"]
-    soon = "import sys, charrnn.distributed as d, train; d.QUIET = 0.01; sys.exit(train.main())"
+    soon = "import sys, charrnn.training.distributed as d, train; d.QUIET = 0.01\n"
+    soon += "sys.exit(train.main())"
     first, second = places(2)
     more = {"env": first | {"PYTHONPATH": str(ROOT)}, "cwd": tmp_path, "text": True}
     more |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charrnn import CharRNN, Vocabulary, evaluate, get_batches
-from charrnn.evaluation import (
+from charrnn.network.evaluation import (
     CONTEXT,
     choose_pieces,
     evaluate_all,
@@ -14,7 +14,7 @@ from charrnn.evaluation import (
     first_from_zeros,
     rows_with_context,
 )
-from charrnn.model import CELLS, detach
+from charrnn.network.model import CELLS, detach
 
 TOKENS = tuple("\n abcdefgh")
 
@@ -123,7 +123,7 @@ def test_what_is_read_does_not_depend_on_the_model() -> None:
 
 def test_a_large_vocabulary_is_read_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     for most, n_labels in ((1 << 16, 5000), (1000, 251)):
-        monkeypatch.setattr("charrnn.evaluation.MOST_NUMBERS", most)
+        monkeypatch.setattr("charrnn.network.evaluation.MOST_NUMBERS", most)
         model = Counting(n_labels)
         evaluate(model, torch.arange(4500) % n_labels)
         assert model.most <= most and model.read <= 1.5 * 4499

@@ -12,11 +12,15 @@ from runs import run_in
 from torch import Tensor
 
 import train
-from charrnn import checkpoint, generation, report, run_files, train_state
-from charrnn.corpus import Corpus
-from charrnn.data import Batches
-from charrnn.distributed import Distributed
-from charrnn.model import CharRNN
+from charrnn.network import checkpoint
+from charrnn.network.model import CharRNN
+from charrnn.run import files as run_files
+from charrnn.run import report
+from charrnn.text.corpus import Corpus
+from charrnn.training import state as train_state
+from charrnn.training.batches import Batches
+from charrnn.training.distributed import Distributed
+from charrnn.writing import generation
 
 # at its first use autograd starts a thread for each device that is there, and then works in no
 # forked process: so it is used before a device is made up

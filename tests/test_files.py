@@ -17,20 +17,19 @@ from typing import Any
 import pytest
 import torch
 
-from charrnn import files
-from charrnn.checkpoint import save_dict
-from charrnn.cli import command
 from charrnn.errors import UserError
-from charrnn.files import (
+from charrnn.network.checkpoint import save_dict
+from charrnn.run.aside import free_number, set_aside
+from charrnn.system import files
+from charrnn.system.cli import command
+from charrnn.system.files import (
     atomic_file,
     check_output,
-    free_number,
-    locked,
     open_output,
     require_regular,
     scratch_file,
-    set_aside,
 )
+from charrnn.system.locks import locked
 
 
 def write(path: Path, contents: bytes = b"new") -> None:

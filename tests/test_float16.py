@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import train
 from charrnn import CharRNN
-from charrnn.optimizer import make_optimizers
+from charrnn.training.optimizer import make_optimizers
 
 SETTINGS = SimpleNamespace(lr=1e-3, beta2=0.99, weight_decay=0.01, muon_scale=10.0)
 

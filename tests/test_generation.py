@@ -20,22 +20,20 @@ from charrnn import (
     predict_next_char,
     sample,
 )
-from charrnn.data import UNKNOWN
 from charrnn.errors import UserError
-from charrnn.generation import (
+from charrnn.network.model import CELLS, detach
+from charrnn.text.vocabulary import UNKNOWN
+from charrnn.writing.decoder import Decoder, PlainDecoder, has_fast_step
+from charrnn.writing.generation import (
     SIZE,
-    Decoder,
-    PlainDecoder,
     TextBefore,
     default_prime,
     draw,
     encode_prime,
     generate,
     generate_text,
-    has_fast_step,
     known_form,
 )
-from charrnn.model import CELLS, detach
 
 TOKENS = tuple("\n abcdefgh")
 

@@ -22,19 +22,13 @@ from runs import ROOT, contents, run_in
 from torch import Tensor
 
 import train
-from charrnn import (
-    CharRNN,
-    Vocabulary,
-    get_batches,
-    load_checkpoint,
-    report,
-    sample,
-    save_checkpoint,
-)
-from charrnn.checkpoint import load_dict
-from charrnn.corpus import load_corpus
-from charrnn.data import count_batches, split_text
+from charrnn import CharRNN, Vocabulary, get_batches, load_checkpoint, sample, save_checkpoint
 from charrnn.errors import UserError
+from charrnn.network.checkpoint import load_dict
+from charrnn.run import report
+from charrnn.text.corpus import load_corpus
+from charrnn.text.split import split_text
+from charrnn.training.batches import count_batches
 
 # Every field of a .resume, a .net and a .jsonl, mutated
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import sample as sample_program
 import train
 from charrnn import CharRNN, load_checkpoint, one_hot_encode, sample, save_checkpoint
-from charrnn.model import CELLS, copy_weights, detach, eval_mode
+from charrnn.network.model import CELLS, copy_weights, detach, eval_mode
 
 TOKENS = tuple("abcdefg\n")
 

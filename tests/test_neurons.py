@@ -12,7 +12,7 @@ from browser import Browser, needs_browser, running_browser  # noqa: F401
 from page_cases import HOSTILE, Page, bigram_model, plain, save, spelled
 
 from charrnn import CharRNN, neurons
-from charrnn.properties import PROPERTIES, brackets, properties_of, quotations, within
+from charrnn.pages.properties import PROPERTIES, brackets, properties_of, quotations, within
 
 
 @pytest.fixture(autouse=True)

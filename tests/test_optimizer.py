@@ -5,7 +5,7 @@ import torch
 
 import train
 from charrnn import CharRNN
-from charrnn.optimizer import (
+from charrnn.training.optimizer import (
     ITERATIONS,
     MOMENTUM,
     Muon,
@@ -13,7 +13,7 @@ from charrnn.optimizer import (
     make_optimizers,
     orthogonal,
 )
-from charrnn.settings import new_settings, resolve_settings
+from charrnn.training.settings import new_settings, resolve_settings
 
 
 def settings(**given: object) -> object:

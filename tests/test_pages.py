@@ -14,7 +14,17 @@ from page_cases import HOSTILE, SCRIPT, Page, bigram_model, log_line, plain, sav
 from charrnn import curves, neurons
 from charrnn import eval as eval_program
 from charrnn.__main__ import PROGRAMS
-from charrnn.page import SERIES, SHADES, embed, page, page_file, scale, short, ticks, write_page
+from charrnn.pages.page import (
+    SERIES,
+    SHADES,
+    embed,
+    page,
+    page_file,
+    scale,
+    short,
+    ticks,
+    write_page,
+)
 
 
 @pytest.fixture(autouse=True)

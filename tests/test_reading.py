@@ -9,11 +9,12 @@ import pytest
 import torch
 from page_cases import bigram_model
 
-from charrnn import reading, save_checkpoint
-from charrnn.corpus import Corpus, load_corpus
-from charrnn.data import split_text
+from charrnn import save_checkpoint
 from charrnn.errors import UserError
-from charrnn.reading import Text, load_model, read_corpus, read_text
+from charrnn.pages import inputs as reading
+from charrnn.pages.inputs import Text, load_model, read_corpus, read_text
+from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.text.split import split_text
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,12 @@ from runs import ROOT, at_step, contents, interrupt, run_in, start, write_text
 
 import sample
 import train
-from charrnn import CharRNN, load_checkpoint, save_checkpoint, sources
-from charrnn.checkpoint import load_dict, save_dict
-from charrnn.corpus import load_corpus
+from charrnn import CharRNN, load_checkpoint, save_checkpoint
 from charrnn.errors import UserError
-from charrnn.files import locked
+from charrnn.network.checkpoint import load_dict, save_dict
+from charrnn.system.locks import locked
+from charrnn.text import sources
+from charrnn.text.corpus import load_corpus
 
 TINY: dict[str, Any] = {"epochs": 1, "n_hidden": 4, "n_layers": 1, "batch_size": 2}
 
@@ -379,7 +380,7 @@ def test_a_model_saved_just_before_a_kill_counts(tmp_path: Path) -> None:
 def test_a_state_is_read_only_under_the_lock(tmp_path: Path) -> None:
     run_stopped_at(tmp_path, 5)
     with locked(tmp_path / "rnn"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("charrnn.run_files.load_dict", lambda _: pytest.fail("read too early"))
+        patch.setattr("charrnn.run.files.load_dict", lambda _: pytest.fail("read too early"))
         refuse(tmp_path, "is training into it", name="rnn.resume")
 
 

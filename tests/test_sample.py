@@ -18,9 +18,9 @@ import torch
 import sample
 from charrnn import CharRNN, Vocabulary, load_checkpoint, save_checkpoint
 from charrnn import sample as generate
-from charrnn.console import escape_control_chars
-from charrnn.conversation import Conversation
 from charrnn.errors import UserError
+from charrnn.system.console import escape_control_chars
+from charrnn.writing.conversation import Conversation
 
 ROOT = Path(__file__).parent.parent
 TOKENS = Vocabulary.from_text("\n abcdefghij:\u0301e").tokens
@@ -524,7 +524,13 @@ def test_control_characters_are_spelled_out_to_a_terminal(folder: Path) -> None:
 def test_nothing_is_loaded_that_is_not_needed() -> None:
     """Time to the first character is that of torch; text readers and bars would add to it."""
     code = "import sys, sample; print([name for name in sys.modules if name in sys.argv[1:]])"
-    names = ("charrnn.corpus", "charrnn.settings", "charrnn.page", "pydoc_data.topics", "readline")
+    names = (
+        "charrnn.text.corpus",
+        "charrnn.training",
+        "charrnn.pages",
+        "pydoc_data.topics",
+        "readline",
+    )
     found = subprocess.run(
         [sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from charrnn import budget
-from charrnn.cli import Number
 from charrnn.errors import UserError
-from charrnn.flags import FLAGS, default_help, make_parser, parse_args
-from charrnn.settings import (
+from charrnn.system.values import Number, check_fields
+from charrnn.training import budget
+from charrnn.training.flags import FLAGS, default_help, make_parser, parse_args
+from charrnn.training.settings import (
     MOST_DROPOUT,
     PRESETS,
     Settings,
-    check_fields,
     cost,
     new_settings,
     resolve_settings,

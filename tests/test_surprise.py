@@ -17,9 +17,10 @@ import torch
 from browser import Browser, needs_browser, running_browser  # noqa: F401
 from page_cases import HOSTILE, Page, bigram_model, plain, save, spelled
 
-from charrnn import CharRNN, evaluate, next_char_probabilities, save_checkpoint, surprise
+from charrnn import CharRNN, evaluate, next_char_probabilities, save_checkpoint
 from charrnn import eval as eval_program
-from charrnn.surprise import most, predict, words_of
+from charrnn.pages import surprise
+from charrnn.pages.surprise import most, predict, words_of
 
 
 @pytest.fixture(autouse=True)
@@ -461,7 +462,7 @@ def test_the_numbers_of_a_histogram_are_not_cut(browser: Browser, words_page: Pa
 
 
 def test_the_mean_of_a_part_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("charrnn.surprise.SHOWN", 50)
+    monkeypatch.setattr("charrnn.pages.surprise.SHOWN", 50)
     model, _ = bigram_model(tuple(sorted(set(WORDS))))
     save("a", model, WORDS * 20)
     assert eval_program.main(["--ckpt", "a.net", *READ, "--surprise", "a.html"]) == 0

@@ -18,9 +18,9 @@ import charrnn.neurons
 import charrnn.share
 import train
 from charrnn import CharRNN, load_checkpoint
-from charrnn.checkpoint import load_dict
-from charrnn.distributed import read_environment
 from charrnn.errors import UserError
+from charrnn.network.checkpoint import load_dict
+from charrnn.training.distributed import read_environment
 
 QUICK = "--data a.txt --epochs 2 --n-hidden 8 --n-layers 1 --batch-size 2 --device cpu"
 

@@ -39,23 +39,24 @@ import charrnn.curves
 import sample
 import train
 from charrnn import CharRNN, evaluate, load_checkpoint, next_char_probabilities, save_checkpoint
-from charrnn.checkpoint import load_dict
-from charrnn.console import catch_signals
-from charrnn.corpus import load_corpus
-from charrnn.data import Batches, split_text
 from charrnn.errors import UserError
-from charrnn.evaluation import Evaluation
-from charrnn.files import locked
-from charrnn.model import detach
-from charrnn.settings import new_settings, resolve_settings
+from charrnn.network.checkpoint import load_dict
+from charrnn.network.evaluation import Evaluation
+from charrnn.network.model import detach
+from charrnn.system.console import catch_signals
+from charrnn.system.locks import locked
+from charrnn.text.corpus import load_corpus
+from charrnn.text.split import split_text
+from charrnn.training.batches import Batches
+from charrnn.training.settings import new_settings, resolve_settings
 
 
 @pytest.mark.parametrize("long_row", [1 << 17, 100])
 def test_a_run_stopped_anywhere_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long_row: int
 ) -> None:
-    monkeypatch.setattr("charrnn.data.LONG_ROW", long_row)
-    monkeypatch.setattr("charrnn.data.SEGMENT", 5)
+    monkeypatch.setattr("charrnn.training.batches.LONG_ROW", long_row)
+    monkeypatch.setattr("charrnn.training.batches.SEGMENT", 5)
     whole = tmp_path / "whole"
     assert run_in(whole).status == 0
     log, net = read_log(whole), (whole / "rnn.net").read_bytes()
@@ -455,8 +456,8 @@ def test_a_sorted_list_is_noticed_and_held_out_by_lines(
 
 
 def test_batches_are_a_function_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("charrnn.data.LONG_ROW", 100)
-    monkeypatch.setattr("charrnn.data.SEGMENT", 5)
+    monkeypatch.setattr("charrnn.training.batches.LONG_ROW", 100)
+    monkeypatch.setattr("charrnn.training.batches.SEGMENT", 5)
     batches = Batches(torch.arange(1003), 4, 8, seed=3)
     windows = [batches.window(i)[0].tolist() for i in range(batches.per_epoch)]
     first = [batches[step][0].tolist() for step in range(batches.per_epoch)]

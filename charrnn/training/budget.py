@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from charrnn.data import Batches
-from charrnn.evaluation import CONTEXT, PIECES, SHORT_CONTEXT
-from charrnn.model import CharRNN
-from charrnn.optimizer import EVERY, make_optimizers
-from charrnn.settings import Settings
-from charrnn.train_state import Progress
+from charrnn.network.evaluation import CONTEXT, PIECES, SHORT_CONTEXT
+from charrnn.network.model import CharRNN
+from charrnn.training.batches import Batches
+from charrnn.training.optimizer import EVERY, make_optimizers
+from charrnn.training.settings import Settings
+from charrnn.training.state import Progress
 
 LOG_LINES = 200  # a run, about
 EVALUATING = 0.05  # of a run's characters, each forward and backward, may go into evaluations

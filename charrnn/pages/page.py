@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from typing import Any
 
-from charrnn.console import escape_control_chars
-from charrnn.files import open_output
+from charrnn.system.console import escape_control_chars
+from charrnn.system.files import open_output
 
 SHADES = 9  # from -9, cold, to 9, hot; text stays readable on each, light or dark
 SERIES = 8  # colours of lines, --series-1 to --series-8 in style.css
@@ -19,7 +19,7 @@ SERIES = 8  # colours of lines, --series-1 to --series-8 in style.css
 
 def page_file(name: str) -> str:
     """The text of a file in the package's folder ``pages``: a style or a script."""
-    return (resources.files("charrnn") / "pages" / name).read_text(encoding="utf-8")
+    return (resources.files("charrnn.pages") / "static" / name).read_text(encoding="utf-8")
 
 
 def escape(text: str) -> str:

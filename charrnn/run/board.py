@@ -3,8 +3,8 @@
 import importlib
 from typing import Any
 
-from charrnn.console import say
 from charrnn.errors import UserError
+from charrnn.system.console import say
 
 
 class Board:

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from charrnn.budget import Budget
-from charrnn.console import Terminal, escape_control_chars, shell_name
-from charrnn.data import Batches, unlikeness
-from charrnn.evaluation import Evaluation
-from charrnn.generation import sample
-from charrnn.model import CharRNN
-from charrnn.run_files import RunFiles
-from charrnn.settings import Settings
-from charrnn.train_state import Progress
+from charrnn.network.evaluation import Evaluation
+from charrnn.network.model import CharRNN
+from charrnn.run.files import RunFiles
+from charrnn.system.console import Terminal, escape_control_chars, shell_name
+from charrnn.text.split import unlikeness
+from charrnn.training.batches import Batches
+from charrnn.training.budget import Budget
+from charrnn.training.settings import Settings
+from charrnn.training.state import Progress
+from charrnn.writing.generation import sample
 
 SHORT = 20_000  # characters
 UNLIKE = 0.3  # nats per character

@@ -4,8 +4,16 @@ import argparse
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from charrnn.cli import Number, Parser
-from charrnn.settings import ACCELERATOR, CHANGEABLE, LAPTOP, MOST_DROPOUT, NOTEBOOK, Settings
+from charrnn.system.cli import Parser
+from charrnn.system.values import Number
+from charrnn.training.settings import (
+    ACCELERATOR,
+    CHANGEABLE,
+    LAPTOP,
+    MOST_DROPOUT,
+    NOTEBOOK,
+    Settings,
+)
 
 DESCRIPTION = """Train a character-level LSTM on a text. Writes CKPT (the best model by held-out
 loss) and, beside it, a .resume file to go on from and a .jsonl log."""

@@ -6,53 +6,13 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import inf
 from typing import Any, NoReturn
 
-from charrnn.console import say
 from charrnn.errors import UserError
-from charrnn.files import reason
+from charrnn.system.console import say
+from charrnn.system.files import reason
 
-LARGEST = sys.float_info.max
 Main = Callable[[list[str] | None], int | None]
-
-
-@dataclass(frozen=True)
-class Number:
-    """Which numbers a setting may have; both a flag's type and the check of a stored value."""
-
-    kind: type  # int or float
-    low: float = -inf
-    high: float = inf
-    exclusive_min: bool = False  # low itself is not allowed
-    exclusive_max: bool = False
-
-    def __contains__(self, value: object) -> bool:
-        allowed = (int,) if self.kind is int else (int, float)
-        if type(value) not in allowed or not -LARGEST <= value <= LARGEST:  # NaN neither
-            return False
-        above = value > self.low if self.exclusive_min else value >= self.low
-        return above and (value < self.high if self.exclusive_max else value <= self.high)
-
-    def __str__(self) -> str:
-        words = ["a whole number" if self.kind is int else "a number"]
-        if self.low > -inf:
-            words.append(f"{'above' if self.exclusive_min else 'at least'} {self.low}")
-        if self.high < inf:
-            high = f"{'below' if self.exclusive_max else 'at most'} {self.high}"
-            words.append(f"and {high}" if self.low > -inf else high)
-        return " ".join(words)
-
-    def __call__(self, text: str) -> float:
-        """An argparse type. Raises ArgumentTypeError for what is no such number."""
-        try:
-            value = self.kind(text)
-        except ValueError:
-            value = None
-        if value not in self:
-            raise argparse.ArgumentTypeError(f"{text!r:.40} is not {self}")
-        return value
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from charrnn.checkpoint import build_model, load_dict
-from charrnn.cli import Parser
-from charrnn.console import brief
-from charrnn.corpus import ANNA, LARGEST_VOCABULARY, Corpus, load_corpus
-from charrnn.data import UNKNOWN, code_points, split_text
-from charrnn.device import pick_device
 from charrnn.errors import UserError
-from charrnn.model import CharRNN
+from charrnn.network.checkpoint import build_model, load_dict
+from charrnn.network.device import pick_device
+from charrnn.network.model import CharRNN
+from charrnn.system.cli import Parser
+from charrnn.system.console import brief
+from charrnn.text.corpus import ANNA, LARGEST_VOCABULARY, Corpus, load_corpus
+from charrnn.text.split import split_text
+from charrnn.text.vocabulary import UNKNOWN, code_points
 
 BLOCK = 1 << 20  # characters at a time, of which several copies are made
 

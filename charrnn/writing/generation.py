@@ -1,29 +1,31 @@
-"""State -> text."""
+"""State -> text: primes, drawing, and the public functions."""
 
 import math
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from copy import deepcopy
 from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from charrnn.cli import Number
-from charrnn.data import UNKNOWN, Vocabulary
-from charrnn.device import pick_dtype, torch_defaults
 from charrnn.errors import UserError
-from charrnn.model import CharRNN, Hidden, eval_mode, map_hidden
+from charrnn.network.device import pick_dtype, torch_defaults
+from charrnn.network.model import CharRNN, Hidden, eval_mode, map_hidden
+from charrnn.system.values import Number
+from charrnn.text.vocabulary import UNKNOWN, Vocabulary
+from charrnn.writing.decoder import (
+    Decoder,
+    PlainDecoder,
+    has_fast_step,
+)
 
 SIZE, TOP_K = 1000, 5  # characters of a text, and how many are drawn from, by default
 MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side, and their characters
 MOST_NUMBERS = 1 << 20  # of one-hot input at a time, when a prime is read
 NOISE = 4096  # random numbers that are drawn ahead for each text
-CHECKED = 8  # characters that the fast step and the plain one must agree on
 NAMED = 5  # characters that an error names
 LOOKALIKES = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-"}
 LOOKALIKES |= {"\u2014": "-", "\u00a0": " ", "'": "\u2019", '"': "\u201c", "-": "\u2013"}
@@ -388,162 +390,3 @@ def _captured(step: Callable[[], None]) -> Callable[[], None]:
     with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
         step()
     return graph.replay
-
-
-class PlainDecoder:
-    """N texts being written, one character at a time, by the model as it is, whatever its cell.
-
-    ``Decoder`` does the same faster, and is tested against this; ``dtype`` matters only there.
-    """
-
-    def __init__(self, model: CharRNN, hidden: Hidden, dtype: torch.dtype = torch.float32) -> None:
-        """``hidden``: as ``CharRNN.forward`` gives it, ``[n_layers, N, n_hidden]``."""
-        self.model = deepcopy(model).eval()  # the weights of now, without dropout
-        self.state = hidden
-
-    def step(self, ids: Tensor) -> Tensor:
-        """Read one character per text, ``[N]`` ids; return the next one's logits ``[N, V]``."""
-        logits, self.state = self.model(ids[:, None], self.state)
-        return logits
-
-    def hidden(self) -> Hidden:
-        """The state, as ``CharRNN.forward`` takes it."""
-        return self.state
-
-
-@torch.no_grad()
-def has_fast_step(model: CharRNN) -> bool:
-    """Whether ``Decoder`` computes what the model's ``forward`` does. False for a cell that it does
-    not know, and for a model that was changed: both read some characters, and must agree."""
-    if type(model.lstm) not in (nn.LSTM, nn.GRU, nn.RNN) or model.lstm.mode == "RNN_RELU":
-        return False
-    device = model.fc.weight.device
-    ids = torch.arange(CHECKED, device=device) * 7919 % len(model.unique_tokens)
-    # without cuDNN, whose LSTM rounds to TF32
-    exact = torch.backends.cudnn.flags(enabled=False) if ids.is_cuda else nullcontext()
-    with eval_mode(model), exact:
-        expected, _ = model(ids[None], model.init_hidden(1))
-        try:
-            decoder = Decoder(model, model.init_hidden(1))
-            found = torch.cat([decoder.step(i).clone() for i in ids[:, None]])
-        except (AttributeError, IndexError, KeyError, RuntimeError, ValueError):
-            return False  # other modules, or weights of other shapes, than Decoder reads
-    rounding = 1e-3 * (1 + float(expected.abs().max()))
-    return found.shape == expected.shape and bool(((found - expected).abs() <= rounding).all())
-
-
-class Decoder:
-    """``PlainDecoder`` made fast: the weights laid out for single characters, nothing allocated.
-
-    One step costs one product per layer: the input product of layer 0 is a row of a table (a
-    one-hot row times W is a column of W, biases folded in), the layers above multiply [below, h]
-    by [W_ih | W_hh]. Logits equal CharRNN.forward's in evaluation mode; with dtype bfloat16 only
-    weights and h are rounded, the cell state c stays float32.
-    """
-
-    def __init__(self, model: CharRNN, hidden: Hidden, dtype: torch.dtype = torch.float32) -> None:
-        """``hidden``: as ``CharRNN.forward`` gives it, ``[n_layers, N, n_hidden]``; copied."""
-        self.mode, self.has_cell_state = model.lstm.mode, model.has_cell_state
-        h, cell_state = hidden if self.has_cell_state else (hidden, hidden)
-        n, size = h.shape[1:]
-        self.cell_state = cell_state.detach().clone()  # c of an LSTM, else h
-        weights = {name: w.detach() for name, w in model.lstm.named_parameters()}
-        self.layers = []  # views made once: a step would spend a third of its time on them
-        for k, state in enumerate(h):
-            of_x = _gates(self.mode, weights[f"weight_ih_l{k}"], recurrent=False)
-            of_h = _gates(self.mode, weights[f"weight_hh_l{k}"], recurrent=True)
-            bias = _gates(self.mode, weights[f"bias_ih_l{k}"], recurrent=False)
-            bias = bias + _gates(self.mode, weights[f"bias_hh_l{k}"], recurrent=True)
-            if k == 0:
-                self.table = (of_x.T + bias).contiguous()
-            both = torch.cat((of_x, of_h), dim=1) if k else of_h.clone()
-            matmul = make_matmul(both, dtype, one_stream=n == 1)
-            x = state.detach().to(dtype).repeat(1, 2 if k else 1)  # [below, h]
-            from_below, h_slot = x[:, :size], x[:, -size:]
-            self.layers.append((matmul, bias, x, from_below, h_slot, self.cell_state[k]))
-        self.fc_weight = model.fc.weight.detach().clone().T
-        self.fc_bias = model.fc.bias.detach().clone()
-
-        # what a step writes to
-        self.h = torch.empty_like(self.cell_state[0])
-        self.embedded = self.table.new_empty(n, self.table.shape[1])
-        self.gates = torch.empty_like(self.embedded)
-        self.parts = self.gates.split(size, dim=1)
-        self.sigmoid_gates = self.gates[:, : (2 if self.mode == "GRU" else 3) * size]
-        self.product = self.embedded.to(dtype, copy=True)
-        self.logits = self.table.new_empty(n, len(self.fc_bias))
-
-    def step(self, ids: Tensor) -> Tensor:
-        """Read one character per text, ``[N]`` ids; return the next one's logits ``[N, V]``.
-
-        They are overwritten by the next step; one stream on a CPU allocates its sums, some KB.
-        """
-        base = torch.index_select(self.table, 0, ids, out=self.embedded)
-        h = self.h
-        for k, (matmul, bias, x, from_below, h_slot, cell_state) in enumerate(self.layers):
-            if k:
-                from_below.copy_(h)
-                base = bias
-            matmul(x, self.product)
-            torch.add(base, self.product, out=self.gates)
-            h = self.update(cell_state)
-            h_slot.copy_(h)
-        return torch.addmm(self.fc_bias, h, self.fc_weight, out=self.logits)
-
-    def update(self, cell_state: Tensor) -> Tensor:
-        """A layer's new h from ``gates``; ``cell_state`` (c of an LSTM, else h) moves in place.
-
-        LSTM: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; GRU: Cho
-        et al. 2014 as nn.GRU has it; RNN: Elman 1990.
-        """
-        if self.mode == "RNN_TANH":
-            return torch.tanh(self.gates, out=cell_state)
-        self.sigmoid_gates.sigmoid_()
-        if self.mode == "GRU":
-            r, z, n_of_x, n_of_h = self.parts
-            return torch.lerp(n_of_x.addcmul_(r, n_of_h).tanh_(), cell_state, z, out=cell_state)
-        i, f, o, g = self.parts
-        cell_state.mul_(f).addcmul_(i, g.tanh_())
-        return torch.tanh(cell_state, out=self.h).mul_(o)
-
-    def hidden(self) -> Hidden:
-        """A copy of the state, as ``CharRNN.forward`` takes it."""
-        if not self.has_cell_state:
-            return self.cell_state.clone()
-        h = torch.stack([h_slot for _, _, _, _, h_slot, _ in self.layers])
-        return h.to(self.cell_state.dtype), self.cell_state.clone()
-
-
-def _gates(mode: str, weight: Tensor, recurrent: bool) -> Tensor:
-    """The rows of a weight or bias in the order ``Decoder.update`` wants them."""
-    if mode == "RNN_TANH":
-        return weight
-    if mode == "GRU":  # the new gate needs its two products apart: r, z, n of x, n of h
-        r, z, n = weight.chunk(3)
-        nothing = torch.zeros_like(n)
-        return torch.cat((r, z, nothing, n) if recurrent else (r, z, n, nothing))
-    i, f, g, o = weight.chunk(4)  # one sigmoid for three neighbours
-    return torch.cat((i, f, o, g))
-
-
-def make_matmul(
-    weight: Tensor, dtype: torch.dtype, one_stream: bool
-) -> Callable[[Tensor, Tensor], object]:
-    """The fastest product known by ``weight`` ``[rows, K]``, rounded to ``dtype``: a function of
-    x ``[N, K]`` and out ``[N, rows]``, which becomes x @ weight.T."""
-    weight = weight.to(dtype)
-    if one_stream and weight.is_cpu and torch.backends.mkl.is_available():
-        # matrix products read a matrix slowly for a single vector, an embedding bag as fast as
-        # memory allows: x @ weight.T is the sum of the columns of weight, each times a number of x
-        parts = math.gcd(16, len(weight))  # rows are cut so that every core has some
-        columns = torch.cat([part.T for part in weight.chunk(parts)])  # [parts * K, rows / parts]
-        bags = torch.arange(len(columns), device=columns.device).view(parts, -1)
-
-        def weighted_sum(x: Tensor, out: Tensor) -> None:
-            numbers = x.expand(parts, -1)
-            sums = F.embedding_bag(bags, columns, mode="sum", per_sample_weights=numbers)
-            out.view(parts, -1).copy_(sums)
-
-        return weighted_sum
-    columns = weight.T
-    return lambda x, out: torch.mm(x, columns, out=out)

@@ -15,26 +15,26 @@ from typing import Any, NamedTuple
 
 import torch
 
-from charrnn.board import Board
-from charrnn.checkpoint import build_model, load_dict, save_checkpoint, save_dict
-from charrnn.cli import Number
-from charrnn.console import Terminal, brief, escape_control_chars
-from charrnn.corpus import Corpus
-from charrnn.data import Batches
 from charrnn.errors import UserError
-from charrnn.files import (
+from charrnn.network.checkpoint import build_model, load_dict, save_checkpoint, save_dict
+from charrnn.network.model import CharRNN
+from charrnn.run.aside import set_aside
+from charrnn.run.board import Board
+from charrnn.system.console import Terminal, brief, escape_control_chars
+from charrnn.system.files import (
     RUN_SUFFIXES,
     atomic_file,
     check_output,
-    locked,
     reason,
     remove_leftovers,
     require_regular,
-    set_aside,
 )
-from charrnn.model import CharRNN
-from charrnn.settings import Settings, check_fields
-from charrnn.train_state import Progress, TrainState
+from charrnn.system.locks import locked
+from charrnn.system.values import Number, check_fields
+from charrnn.text.corpus import Corpus
+from charrnn.training.batches import Batches
+from charrnn.training.settings import Settings
+from charrnn.training.state import Progress, TrainState
 
 OF_THE_MACHINE = (
     "data",

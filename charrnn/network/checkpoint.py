@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charrnn.console import brief, shell_name
-from charrnn.device import torch_defaults
 from charrnn.errors import UserError
-from charrnn.files import atomic_file, reason, require_regular
-from charrnn.model import CELLS, CharRNN, eval_mode
+from charrnn.network.device import torch_defaults
+from charrnn.network.model import CELLS, CharRNN, eval_mode
+from charrnn.system.console import brief, shell_name
+from charrnn.system.files import atomic_file, reason, require_regular
 
 ALLOWED_GLOBALS = {  # what the pickles that torch.save makes of tensors in dicts call
     "collections OrderedDict",
@@ -180,7 +180,7 @@ def check_saveable(model: CharRNN) -> None:
         problem = str(error)
     if problem:
         raise UserError(
-            f"the model of charrnn/model.py could not be loaded after training: {problem}; "
+            f"the model of charrnn/network/model.py could not be loaded after training: {problem}; "
             "build it from n_hidden, n_layers, drop_prob, cell and the characters alone, and make "
             "each tensor in it a parameter or a buffer"
         )

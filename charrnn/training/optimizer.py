@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from charrnn.model import CharRNN
-from charrnn.settings import Settings
+from charrnn.network.model import CharRNN
+from charrnn.training.settings import Settings
 
 MOMENTUM = 0.95
 ITERATIONS = 3  # of Newton-Schulz: more cost more than they gained (benchmarks/README.md)

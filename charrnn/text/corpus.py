@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from charrnn.data import UNKNOWN, Vocabulary, code_points
-from charrnn.encodings import check_encoding
 from charrnn.errors import UserError
-from charrnn.files import atomic_file, reason, remove_leftovers, scratch_file
-from charrnn.sources import (
+from charrnn.system.files import atomic_file, reason, remove_leftovers, scratch_file
+from charrnn.text.encodings import check_encoding
+from charrnn.text.sources import (
     BLOCK,
     STDIN,
     Identity,
@@ -34,6 +33,7 @@ from charrnn.sources import (
     identify,
     read_text,
 )
+from charrnn.text.vocabulary import UNKNOWN, Vocabulary, code_points
 
 ANNA = Path("data/anna.txt")
 ANNA_URL = (
@@ -42,7 +42,6 @@ ANNA_URL = (
 )
 ANNA_BYTES = 2_025_486
 ANNA_SHA256 = "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9"
-
 IN_MEMORY = 1 << 26  # bytes of text; a longer one is encoded once, to a file that is mapped
 MOST_TOKENS = 20_000  # distinct characters to train on: every script of one language fits
 LARGEST_VOCABULARY = 1 << 16  # of a text, to be counted

@@ -7,9 +7,10 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from charrnn.console import Terminal, say
 from charrnn.errors import UserError
-from charrnn.generation import (
+from charrnn.network.model import CharRNN, Hidden
+from charrnn.system.console import Terminal, say
+from charrnn.writing.generation import (
     RANGES,
     TextBefore,
     default_prime,
@@ -18,7 +19,6 @@ from charrnn.generation import (
     generate,
     read_prime,
 )
-from charrnn.model import CharRNN, Hidden
 
 COMMANDS = {":size": "size", ":temp": "temperature", ":top-k": "top_k", ":top-p": "top_p"}
 HELP = """A line is read, and the model goes on from it; Enter alone goes on from the reply. A line

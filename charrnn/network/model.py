@@ -7,15 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charrnn.data import one_hot_encode
-from charrnn.device import has_persistent_lstm
+from charrnn.network.device import has_persistent_lstm
 
 Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_layers, B, n_hidden]
-
 # The one place to add a cell: anything that is called as nn.LSTM is, such as "relu":
 # partial(nn.RNN, nonlinearity="relu"). Flags, files and sampling follow.
 CELLS: dict[str, Callable[..., nn.Module]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-
 LONGEST_MEMORY = 200  # characters, before training; cold starts keep such units from running away
 
 
@@ -187,3 +184,8 @@ def copy_weights(source: CharRNN, target: CharRNN) -> int:
             dim = next(i for i, (old, new) in pairs if old != new)
             ours[name].index_copy_(dim, places.to(ours[name].device), weight.to(ours[name].device))
     return len(target.unique_tokens) - len(places)
+
+
+def one_hot_encode(int_words: Tensor, n_labels: int) -> Tensor:
+    """``[B, T]`` ids -> ``[B, T, n_labels]`` float32, a single 1 per character."""
+    return F.one_hot(int_words.long(), n_labels).float()

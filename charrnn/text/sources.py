@@ -19,9 +19,9 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from charrnn.encodings import recognise, suggest
 from charrnn.errors import UserError
-from charrnn.files import RUN_SUFFIXES, require_regular, scratch_file
+from charrnn.system.files import RUN_SUFFIXES, require_regular, scratch_file
+from charrnn.text.encodings import recognise, suggest
 
 BLOCK = 1 << 21  # bytes of text read at a time; at least 4, to hold a byte-order mark
 STDIN = ("-", "/dev/stdin")

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from charrnn.console import say
 from charrnn.errors import UserError
+from charrnn.system.console import say
 
 QUIET = 5.0  # seconds to wait for the other processes before saying so
 

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charrnn.checkpoint import check_like
-from charrnn.cli import Number
-from charrnn.distributed import Distributed
 from charrnn.errors import UserError
-from charrnn.model import CharRNN, Hidden, map_hidden
-from charrnn.settings import check_fields, one_of
+from charrnn.network.checkpoint import check_like
+from charrnn.network.model import CharRNN, Hidden, map_hidden
+from charrnn.system.values import Number, check_fields, one_of
+from charrnn.training.distributed import Distributed
 
 COUNTERS = ("loss", "steps", "skipped", "bad_in_a_row")
 

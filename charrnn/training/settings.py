@@ -3,24 +3,22 @@
 import difflib
 import math
 import os
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import torch
 
-from charrnn.cli import Number
-from charrnn.console import brief
-from charrnn.device import DTYPES
 from charrnn.errors import UserError
-from charrnn.model import CELLS, CharRNN
+from charrnn.network.device import DTYPES
+from charrnn.network.model import CELLS, CharRNN
+from charrnn.system.values import AnyText, Number, Texts, check_fields, check_value, one_of
 
 PRESETS = ("auto", "notebook", "laptop", "accelerator")
 COUNT = Number(int, 1, 1_000_000)
 POSITIVE = Number(float, 0, 1e9, exclusive_min=True)
 BELOW_1 = Number(float, 0, 1, exclusive_max=True)
 BETWEEN_0_AND_1 = Number(float, 0, 1, exclusive_min=True, exclusive_max=True)
-
 CHANGEABLE = (
     "data",
     "device",
@@ -31,31 +29,6 @@ CHANGEABLE = (
     "prime",
     "tensorboard",
 )  # when a run goes on
-
-
-class AnyText:
-    """The texts that can be a name, a prime or a path."""
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, str) and 0 < len(value) < 100_000
-
-    def __str__(self) -> str:
-        return "a text of 1 to 99,999 characters"
-
-
-class Texts:
-    """A list of such texts."""
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, list) and len(value) > 0 and all(v in AnyText() for v in value)
-
-    def __str__(self) -> str:
-        return "a name, or a list of at least one"
-
-
-def one_of(values: Container, default: Any = MISSING, optional: bool = False) -> Any:
-    """A field whose value is one of ``values``, or None where it is ``optional``."""
-    return field(default=default, metadata={"values": values, "optional": optional})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,37 +89,6 @@ class Settings:
         """Share of each target that is spread evenly over all characters in training (Szegedy et
         al. 2016, arXiv:1512.00567, section 7)."""
         return 0.0 if self.preset == "notebook" else 0.01
-
-
-def check_fields(kind: type, values: Any, where: str) -> None:
-    """Check ``values`` by the ``one_of`` metadata of a dataclass's fields.
-
-    A field that is missing has its default, so that what an older version saved is good. Raises
-    UserError that names ``where`` and the first value that is missing without having a default,
-    unknown or not one of those allowed.
-    """
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: not what train.py saves")
-    known = {f.name: f for f in fields(kind) if "values" in f.metadata}
-    for name, value in values.items():
-        if name not in known:
-            raise UserError(f"{where}: {brief(name)} is no such name")
-        check_value(name, value, known[name].metadata, where)
-    for name, each in known.items():
-        if name not in values and each.default is MISSING:
-            raise UserError(f"{where}: {name} is missing")
-
-
-def check_value(name: str, value: Any, rule: Mapping[str, Any], where: str) -> None:
-    """Raises UserError for a value that a field with this metadata cannot have."""
-    allowed = rule["values"]
-    is_choice = isinstance(allowed, (tuple, dict))
-    # of a tuple or dict, 1 == True and an unhashable value are no members
-    plain = type(value) in (bool, str) or not is_choice
-    good = (value is None and rule["optional"]) or (plain and value in allowed)
-    if not good:
-        words = f"one of {', '.join(map(str, allowed))}" if is_choice else allowed
-        raise UserError(f"{where}: {name} is {brief(value)}, not {words}")
 
 
 # notebook: the notebook's own; 54 large steps an epoch, so it learns slowly and wants a GPU

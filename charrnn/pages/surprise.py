@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn.evaluation import first_from_zeros, rows_with_context
-from charrnn.model import CharRNN, Hidden, map_hidden
-from charrnn.page import (
+from charrnn.network.evaluation import first_from_zeros, rows_with_context
+from charrnn.network.model import CharRNN, Hidden, map_hidden
+from charrnn.pages.inputs import Model, Text
+from charrnn.pages.page import (
     SHADES,
     embed,
     escape,
@@ -27,7 +28,6 @@ from charrnn.page import (
     short,
     ticks,
 )
-from charrnn.reading import Model, Text
 
 SHOWN = 100_000  # characters on the page: about 5 MB
 GUESSES = 5

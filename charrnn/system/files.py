@@ -1,8 +1,6 @@
-"""Files that are written whole or not at all, never onto one that is read, by one process."""
+"""Files that are written whole or not at all, and never onto one that is read."""
 
 import errno
-import functools
-import itertools
 import os
 import re
 import secrets
@@ -13,18 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from charrnn.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # on Windows; there an open file can be neither locked so nor removed
     fcntl = None
 
-from charrnn.console import say
-from charrnn.errors import UserError
-
 RUN_SUFFIXES = (".net", ".resume", ".jsonl")  # of the files that a run writes
 NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # nor waiting
-
-
 ADVICE = {  # by what the system says
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
@@ -191,7 +186,7 @@ def _create(target: Path) -> tuple[BinaryIO, Path]:
             return file, partial
         with suppress(OSError):  # not every file system can
             fcntl.flock(file, fcntl.LOCK_EX)
-        if _is_at(file.fileno(), partial):
+        if is_at(file.fileno(), partial):
             return file, partial
         file.close()  # another writer took it for a dead one's just before it was locked
 
@@ -217,113 +212,9 @@ def _remove_if_unlocked(path: str) -> None:
         os.unlink(path)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
     """Whether this open file is (still) the one at ``path``."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
         return False
-
-
-@contextmanager
-def locked(path: str | Path) -> Iterator[None]:
-    """Keep a second process from training into ``path``; the lock of a dead process is free.
-
-    Raises UserError with the process id of the one that has it. Where the file system knows no
-    locks, that is said once, on stderr.
-    """
-    if fcntl is None:
-        yield
-        return
-    target = Path(os.path.realpath(path))
-    lock = target.with_name(f".{target.name}.lock")
-    descriptor = _open_lock(lock)
-    while _flock(descriptor, path) and not _is_at(descriptor, lock):
-        os.close(descriptor)  # its last holder removed it just now
-        descriptor = _open_lock(lock)
-    try:
-        with suppress(OSError):  # on a full disk the lock is one all the same
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        if _is_at(descriptor, lock):
-            lock.unlink()
-        os.close(descriptor)
-
-
-def _open_lock(lock: Path) -> int:
-    """Raises UserError for anything at its name but a plain file, which is then left as it is."""
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | NOT_THROUGH_LINKS, 0o666)
-    except OSError as error:
-        problem = reason(error, "remove it")
-        raise UserError(f"{lock}: cannot be opened: {problem}") from None
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # a hard link to someone's file
-        os.close(descriptor)
-        raise UserError(f"{lock}: not a lock file of ours; remove it")
-    return descriptor
-
-
-def _flock(descriptor: int, path: str | Path) -> bool:
-    """Lock; False where that is not possible. Raises UserError if another process has the lock."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-            _say_unlocked(os.path.dirname(os.path.abspath(path)), error.strerror)
-            return False
-        number = re.match(rb"\d*", os.pread(descriptor, 20, 0)).group().decode()
-        os.close(descriptor)
-        raise UserError(
-            f"{path}: {f'process {number}' if number else 'another process'} is training into it; "
-            "wait for it, or name another file"
-        ) from None
-    return True
-
-
-@functools.cache
-def _say_unlocked(folder: str, reason: str) -> None:
-    say(f"{folder}: files cannot be locked there ({reason}); start no second run with these names")
-
-
-def free_number(paths: Iterable[Path]) -> int:
-    """The lowest number under which none of ``paths`` has been set aside."""
-    targets = [_where(path) for path in paths]
-    for n in itertools.count(1):
-        if not any(os.path.lexists(_numbered(target, n)) for target in targets):
-            return n
-
-
-def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
-    """Rename those of an earlier run's files that exist, all with one number: (old, new) names.
-
-    ``rnn.net`` becomes ``rnn.1.net``, ``lr_0.01`` becomes ``lr_0.01.1``. A symbolic link stays and
-    its target is renamed, where it lies. Raises OSError; never overwrites anything.
-    """
-    n = free_number(paths)
-    moved = []
-    for path in paths:
-        if os.path.isfile(path):
-            old, new = _where(path), _numbered(_where(path), n)
-            with new.open("xb"):  # takes the name, or fails; not every file system has hard links
-                pass
-            try:
-                os.replace(old, new)
-            except OSError:
-                new.unlink()
-                raise
-            moved.append((path, new))
-    return moved
-
-
-def _where(path: Path) -> Path:
-    """The file itself, as the user named it unless that is a link."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
-
-
-def _numbered(path: Path, n: int) -> Path:
-    if path.suffix in RUN_SUFFIXES:
-        return path.with_suffix(f".{n}{path.suffix}")
-    return path.with_name(f"{path.name}.{n}")

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from charrnn.data import MOST_PAIRED, pair_costs
-from charrnn.device import torch_defaults
 from charrnn.errors import UserError
-from charrnn.model import CharRNN, Hidden, eval_mode, map_hidden
+from charrnn.network.device import torch_defaults
+from charrnn.network.model import CharRNN, Hidden, eval_mode, map_hidden
+from charrnn.text.split import MOST_PAIRED, pair_costs
 
 CONTEXT = 1024  # characters after which a trained model has forgotten what came before them
 SHORT_CONTEXT = 256  # adds at most 0.005 nats to a figure on the way

@@ -1,0 +1,1 @@
+"""Ids -> logits -> loss: the device, the model, its file, and its evaluation."""

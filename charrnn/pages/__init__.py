@@ -1,0 +1,1 @@
+"""The web pages that programs write, and the analysis behind each."""

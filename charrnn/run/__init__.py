@@ -1,0 +1,1 @@
+"""What a run keeps and prints: its files, its log, its report."""

@@ -1,0 +1,1 @@
+"""Files -> ids: encodings, the vocabulary, and the part that is held out."""

@@ -1,0 +1,1 @@
+"""State -> text: primes, drawing, the fast decoder, and the conversation."""
