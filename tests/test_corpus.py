@@ -639,7 +639,10 @@ def test_ids_for_a_model_of_other_characters(tmp_path: Path, any_block: None) ->
     found = load_corpus([str(path)])
     for tokens in (("c", "b", "x", "a"), ("a", "b", "c"), tuple(map(chr, range(40_000)))):
         assert Vocabulary(tokens).decode(found.encode_with(tokens)) == "abcabba" * 9
-    assert found.encode_with(tokens).dtype == torch.int32
+    for last, dtype in ((255, torch.uint8), (256, torch.int16), (32_768, torch.int32)):
+        tokens = (*map(chr, range(0x1000, 0x1000 + last - 2)), "a", "c", "b")
+        again = found.encode_with(tokens)
+        assert again.dtype == dtype and Vocabulary(tokens).decode(again) == "abcabba" * 9
     with pytest.raises(UserError, match="characters the model never saw: 'b'"):
         found.encode_with(("a", "c"))
 

@@ -1,13 +1,15 @@
 """Which part of which text the programs read, and what they leave out."""
 
+import os
+import subprocess
+import sys
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from page_cases import bigram_model
+from runs import ROOT
 
 from charrnn import save_checkpoint
 from charrnn.errors import UserError
@@ -192,20 +194,33 @@ def test_only_what_both_models_held_out_is_read() -> None:
     assert len(read_text(args, models(lines[0], lines[0]), load_corpus(["a.txt"])).ids[0]) == 30
 
 
-def test_a_long_text_is_never_in_memory_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "BLOCK", 50)
-    Path("a.txt").write_text("abX" * 1000)
-    sizes = []
-    real = Corpus.save_ids
+MAPPED = """
+import sys
+from argparse import Namespace
+import numpy as np, torch
+from memory import limit_memory
+from charrnn.pages.inputs import Model, read_text
+from charrnn.text.corpus import Corpus
+from charrnn.text.vocabulary import Vocabulary
+n = 60_000_000
+ids = torch.from_numpy(np.memmap(sys.argv[1], np.uint8, "c", shape=(n,)))
+ids[5] = 1
+corpus = Corpus(ids, Vocabulary(("a", "X")), "", [], [])
+limit_memory(n + 50_000_000)
+args = Namespace(split=None, data=["a.txt"])
+text = read_text(args, [Model("a.net", Namespace(unique_tokens="ba"), {})], corpus)
+print(len(text.ids[0]), int(text.ids[0].min()), text.left_out)
+"""
 
-    def save_ids(corpus: Corpus, blocks: Iterator[np.ndarray], n_tokens: int) -> torch.Tensor:
-        blocks = list(blocks)
-        sizes.extend(map(len, blocks))
-        return real(corpus, blocks, n_tokens)
 
-    monkeypatch.setattr(Corpus, "save_ids", save_ids)
-    assert read(["ab"]).ids[0].tolist() == [0, 1] * 1000
-    assert max(sizes) <= 50 and len(sizes) == 60
+def test_a_text_with_an_unknown_character_need_not_fit_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "ids"
+    path.write_bytes(b"")
+    os.truncate(path, 60_000_000)  # takes no room
+    command = [sys.executable, "-c", MAPPED, str(path)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    result = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert result.stdout == "59999999 1 1\n", result.stderr
 
 
 def test_without_data_the_models_own_text_is_read() -> None:

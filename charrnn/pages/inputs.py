@@ -199,8 +199,8 @@ def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
         if not form and tokens == tuple(model.net.unique_tokens) and not strange:
             encoded.append(ids)
         else:
-            blocks = reader.encode(pieces(), form, i)
-            encoded.append(corpus.save_ids(blocks, reader.n_tokens[i]))
+            new_ids = np.where(reader.readable, reader.tables[i], -1)  # of each code point
+            encoded.append(corpus.recode(in_form(pieces(), form), new_ids))
     if len(encoded[0]) < 2:
         raise UserError(
             f"{corpus.name}: {len(encoded[0])} characters that the model knows; at least 2 are "
@@ -231,7 +231,6 @@ class Reader:
     def __init__(self, models: list[Model]) -> None:
         self.models = models
         vocabularies = [tuple(model.net.unique_tokens) for model in models]
-        self.n_tokens = list(map(len, vocabularies))
         self.tables = []  # of each model: the id of each code point, -1 if it has none
         self.seen = np.ones(0x110000, bool)  # code points that all models saw in training
         for tokens in vocabularies:
@@ -259,11 +258,6 @@ class Reader:
             if not unseen:
                 break
         return best
-
-    def encode(self, pieces: Iterable[str], form: str, model: int) -> Iterator[np.ndarray]:
-        """The text as ids of a model, without the characters that one of the models cannot read."""
-        for points in in_form(pieces, form):
-            yield self.tables[model][points[self.readable[points]]]
 
 
 def in_form(pieces: Iterable[str], form: str) -> Iterator[np.ndarray]:

@@ -67,15 +67,20 @@ class Corpus:
         """
         if tokens == self.vocabulary.tokens:
             return self.ids
-        table = Vocabulary(tokens).encode("".join(self.vocabulary.tokens)).numpy()
-        table = table.astype(_dtype(len(tokens)))
-        return self.save_ids((table[ids.numpy()] for ids in self.ids.split(BLOCK)), len(tokens))
+        new_ids = Vocabulary(tokens).encode("".join(self.vocabulary.tokens)).numpy()
+        return self.recode((ids.numpy() for ids in self.ids.split(BLOCK)), new_ids)
 
-    def save_ids(self, blocks: Iterable[np.ndarray], n_tokens: int) -> Tensor:
-        """Other ids, below ``n_tokens``, mapped from a temporary file."""
+    def recode(self, blocks: Iterable[np.ndarray], new_ids: np.ndarray) -> Tensor:
+        """Replace each number ``i`` in ``blocks`` by ``new_ids[i]``, or leave it out where that is
+        -1; return the result ``[T]``, mapped from a temporary file.
+
+        The numbers may be ids of this text, or code points. Only one block is in memory at a time.
+        """
+        n_tokens = int(new_ids.max()) + 1  # decides the type, so that no id can overflow it
         with scratch_file(_scratch_folder(self.paths, len(self.ids))) as file:
             for block in blocks:
-                file.write(block.astype(_dtype(n_tokens), copy=False).tobytes())
+                ids = new_ids[block]
+                file.write(ids[ids >= 0].astype(_dtype(n_tokens)).tobytes())
             return _map(file, n_tokens, 0)
 
 
