@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from charrnn.network.device import (
 )
 from charrnn.network.evaluation import choose_pieces, evaluate_all, evaluate_pieces
 from charrnn.network.model import CharRNN, Hidden, copy_weights, detach, keep_rows, map_hidden
-from charrnn.run.files import RunFiles, Trained
+from charrnn.run.files import RunFiles
 from charrnn.run.report import Reporter
 from charrnn.system.cli import command
 from charrnn.system.console import catch_signals
@@ -51,6 +51,14 @@ DECAY = 0.6  # of the run, at its end, over which it falls to zero
 LOSS_SCALE = 1024  # in float16, where small gradients would become 0 (Micikevicius et al. 2018)
 READ_EVERY = 10  # steps between two reads of the loss: each one waits for the device
 MAX_BAD_STEPS = 20  # in a row, before the run goes back to where it was last saved
+
+
+class Trained(NamedTuple):
+    """What ``train`` returns."""
+
+    model: CharRNN  # the best by held-out loss, in evaluation mode
+    log: list[dict[str, Any]]  # the lines of the .jsonl file
+    status: int  # 0 at the end; 128 + its number where a signal ended it, with all saved
 
 
 def schedule(done: float) -> float:
@@ -189,7 +197,7 @@ def train(
         files.describe(settings, corpus, tokens, saved)
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
-        notes = files.take_up(state) if saved else files.begin()
+        notes = files.resume(state) if saved else files.begin()
         pieces = choose_pieces(train_ids, val_ids, len(tokens), progress.val_chars)
         report.header(settings, model, batches, val_ids, dtype, budget, progress)
         report.say(*device_notes(settings.device, device), *corpus.notes, *notes)
@@ -231,7 +239,8 @@ def train(
                         lambda: evaluate_pieces(model, val_ids, pieces, progress.val_chars, dtype)
                     )
                     files.keep_if_best(model, val_loss, state)
-                files.log_line(progress, batches, settings.lr * share, train_loss, val_loss)
+                lr = settings.lr * share
+                files.log.add_figures(progress, batches, lr, train_loss, val_loss)
                 if evaluating:
                     # reading this mean resets its counters, so it comes before the save
                     train_loss = state.mean_loss_since_evaluation()
@@ -254,7 +263,7 @@ def train(
         dist.close()
         files.require_saved()
         report.end(files, settings, final, progress)
-    return Trained(model.eval(), files.readable_log(), 128 + signal if signal else 0)
+    return Trained(model.eval(), files.log.readable(), 128 + signal if signal else 0)
 
 
 @command

@@ -220,7 +220,7 @@ def test_a_lost_model_is_said_and_saved_anew(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "rnn.net").unlink()
     assert go_on(tmp_path).status == 0
     out = capsys.readouterr().out
-    assert "the best model so far is gone" in out and out.count("best held-out loss") == 1
+    assert "the best model so far is missing" in out and out.count("best held-out loss") == 1
     load_checkpoint(tmp_path / "rnn.net")
 
 
@@ -347,7 +347,7 @@ def test_of_a_text_that_is_too_long_no_more_is_read(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from charrnn.run_files import RunFiles
+from charrnn.run.files import RunFiles
 from test_run_files import tiny
 saves, save = 0, RunFiles.save
 def save_or_die(files, state):

@@ -8,13 +8,14 @@ from charrnn.system.console import say
 
 
 class Board:
-    """The curves of a run for TensorBoard. What its writer cannot do costs points, not the run."""
+    """The curves of a run for TensorBoard. Where its writer fails, points are missing; the run
+    continues."""
 
     def __init__(self, folder: str) -> None:
-        """Nothing is written before the first point. Raises UserError without TensorBoard."""
+        """``folder`` is made with the first point. Raises UserError without TensorBoard."""
         try:
             self.make = importlib.import_module("torch.utils.tensorboard").SummaryWriter
-        except ImportError:  # not everyone has it
+        except ImportError:
             raise UserError(
                 "--tensorboard: the package tensorboard is not installed; pip install tensorboard, "
                 "or leave --tensorboard out and see python -m charrnn.curves"
@@ -22,7 +23,7 @@ class Board:
         self.folder, self.writer, self.has_failed = folder, None, False
 
     def add(self, step: int, numbers: dict[str, float | None]) -> None:
-        """Add a point to each of these curves that has one at this step."""
+        """Add a point to each of these curves whose number is not None."""
         try:
             self.writer = self.writer or self.make(self.folder)
             for name, number in numbers.items():
@@ -32,7 +33,7 @@ class Board:
             self._lose(error)
 
     def close(self) -> None:
-        """Write what the writer still holds back."""
+        """Write the points that the writer has not written yet."""
         try:
             if self.writer:
                 self.writer.close()
@@ -40,7 +41,7 @@ class Board:
             self._lose(error)
 
     def _lose(self, error: Any) -> None:
-        self.writer = None  # a failed one stays so; the next point gets another
+        self.writer = None  # a writer that failed stays broken; the next point gets a new one
         if not self.has_failed:
             self.has_failed = True
             say(f"--tensorboard {self.folder}: points are missing: {error}; the run goes on")
