@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import ROOT, contents
 
-ROOT = Path(__file__).parent.parent
+import train
+from charrnn import eval as eval_program
+
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "her", "red", "hat.\n")
 SMALL = ["--n-hidden", "16", "--batch-size", "4", "--seq-length", "16", "--device", "cpu"]
 
@@ -86,16 +89,36 @@ BAD = [
 ]
 
 
+def on_cpu(command: list[str]) -> list[str]:
+    return [*command, *([] if {"--resume", "--device"} & {*command} else ["--device", "cpu"])]
+
+
 @pytest.mark.parametrize(("command", "reason"), BAD)
-def test_bad_input_is_one_line(trained: Path, command: list[str], reason: str) -> None:
-    before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    on_cpu = [] if {"--resume", "--device"} & {*command} else ["--device", "cpu"]
-    result = run(trained, *command, *on_cpu)
-    assert result.returncode == 2
+def test_bad_input_is_one_line(
+    trained: Path,
+    command: list[str],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(trained)
+    before = contents(trained)
+    main = train.main if command[0] == "train.py" else eval_program.main
+    assert main(on_cpu(command[1:])) == 2
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1 and reason in err and out == ""
+    assert contents(trained) == before
+
+
+@pytest.mark.parametrize(("command", "reason"), [BAD[0], BAD[-1]])
+def test_a_process_ends_with_one_line_and_status_2(
+    trained: Path, command: list[str], reason: str
+) -> None:
+    before = contents(trained)
+    result = run(trained, *on_cpu(command))
+    assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.count("\n") == 1 and reason in result.stderr
-    assert result.stdout == ""
-    after = {path.name: path.read_bytes() for path in trained.iterdir()}
-    assert after == before
+    assert contents(trained) == before
 
 
 def test_text_and_names_that_the_console_cannot_show(trained: Path) -> None:
