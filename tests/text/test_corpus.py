@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs import ROOT
 
 from charrnn.errors import UserError
 from charrnn.text import corpus
@@ -27,7 +28,7 @@ from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import get_batches
 
 TEXT = b"a text of our own\n" * 9000
-ANNA = Path(__file__).parent.parent.parent / "shared" / "data" / "anna.txt"
+ANNA = ROOT.parent / "shared" / "data" / "anna.txt"
 CASES = ANNA.parent.parent / "cases"
 
 
@@ -667,9 +668,8 @@ def test_a_text_for_another_model_need_not_fit_into_memory(tmp_path: Path) -> No
     path.write_bytes(b"")
     os.truncate(path, 100_000_000)  # takes no room
     command = [sys.executable, "-c", MAPPED, str(path)]
-    root = Path(__file__).parent.parent
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    result = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
+    env = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert result.stdout == "100000000 1 1\n", result.stderr
 
 

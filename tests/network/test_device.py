@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import (
+    ROOT,
     at_step,
     contents,
     evaluations,
@@ -26,7 +27,6 @@ from charrnn.network.checkpoint import load_dict
 from charrnn.network.device import can_train, device_notes, pick_device, pick_dtype
 from charrnn.training.flags import make_parser
 
-ROOT = Path(__file__).parent.parent
 TWICE = """
 import resource, torch
 from charrnn.network.device import keep_freed_memory

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs import ROOT
 from torch import Tensor, nn
 
 from charrnn import CharRNN, load_checkpoint, sample, save_checkpoint
@@ -62,7 +63,7 @@ def test_the_notebook_loads_ours(tmp_path: Path) -> None:
 def test_the_readme_loads_ours_into_plain_pytorch_and_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = next(part for part in readme.split("```python\n") if "back.net" in part)
     lines = lines.split("```")[0]
     assert "charrnn" not in lines

@@ -16,6 +16,7 @@ import pytest
 import torch
 from browser import Browser, needs_browser, running_browser  # noqa: F401
 from page_cases import HOSTILE, Page, bigram_model, plain, save, spelled
+from runs import ROOT
 
 from charrnn import CharRNN, evaluate, next_char_probabilities, save_checkpoint
 from charrnn import eval as eval_program
@@ -235,9 +236,8 @@ def test_a_line_of_unknown_characters_is_not_the_most_normal(
 
 def test_standard_input_that_is_closed_is_one_line(tmp_path: Path) -> None:
     save("a", bigram_model(tuple("\nab"))[0], "ab")
-    root = Path(__file__).parent.parent
     command = f"{sys.executable} -m charrnn.eval --ckpt {tmp_path}/a.net --device cpu --text - <&-"
-    result = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
+    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert "--text -: cannot be read: Bad file descriptor" in result.stderr
 

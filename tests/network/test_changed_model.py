@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import ROOT
 from torch import Tensor
 
 import sample as sample_program
@@ -20,7 +21,6 @@ from charrnn.network.checkpoint import check_saveable, load_dict, save_checkpoin
 from charrnn.network.model import Hidden
 from charrnn.writing.decoder import has_fast_step
 
-ROOT = Path(__file__).parent.parent
 TOKENS = tuple("\n abcdefgh")
 USE = """
 import sys, torch, train, sample

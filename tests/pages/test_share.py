@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from browser import Browser, Tab, running_browser  # noqa: F401 (a fixture)
+from runs import ROOT
 from torch import Tensor
 
 from benchmarks.share_speed import read_page
@@ -22,7 +23,6 @@ from charrnn import CharRNN, Vocabulary, save_checkpoint
 from charrnn import share as share_module
 from charrnn.share import main
 
-ROOT = Path(__file__).parent.parent
 CELLS = ("lstm", "gru", "rnn")
 HACK = "document.title='hacked'"
 HOSTILE = (

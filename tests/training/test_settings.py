@@ -2,11 +2,11 @@
 
 import re
 from itertools import accumulate, chain, repeat
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from runs import ROOT
 
 from charrnn.errors import UserError
 from charrnn.system.values import Number, check_fields
@@ -30,7 +30,7 @@ def step_time(n_hidden: int, n_layers: int, cell: str, batch_size: int, seq_leng
     return 60 * batch_size * seq_length / SPEED * cost(n_hidden, n_layers)
 
 
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def resolve(n_chars: int = 2_000_000, on_accelerator: bool = False, **given: object) -> Settings:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import ROOT
 
 import sample
 from charrnn import CharRNN, Vocabulary, load_checkpoint, save_checkpoint
@@ -22,7 +23,6 @@ from charrnn.errors import UserError
 from charrnn.system.console import escape_control_chars
 from charrnn.writing.conversation import Conversation
 
-ROOT = Path(__file__).parent.parent
 TOKENS = Vocabulary.from_text("\n abcdefghij:\u0301e").tokens
 GREEDY = ("--temperature", "0", "--dtype", "float32")
 

@@ -363,7 +363,7 @@ tiny(Path(sys.argv[1]), epochs=5)
 
 def test_a_model_saved_just_before_a_kill_counts(tmp_path: Path) -> None:
     write_text(tmp_path)
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "run")))
     command = [sys.executable, "-c", KILLED, str(tmp_path)]  # between the renames of both files
     ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, stdout=-3)
     assert ended.returncode == -signal.SIGKILL
