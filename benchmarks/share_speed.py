@@ -18,7 +18,7 @@ from charrnn import CharRNN, evaluate, load_checkpoint, save_checkpoint
 from charrnn.share import main as share
 from charrnn.text.corpus import load_corpus
 from charrnn.text.split import split_text
-from tests.browser import CHROMIUM, Browser
+from tests.pages.browser import CHROMIUM, Browser
 
 TOKENS = tuple(map(chr, range(40, 123)))  # 83, as in Anna Karenina
 
