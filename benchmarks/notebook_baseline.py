@@ -53,8 +53,9 @@ class Windows(IterableDataset):
 
 def train_steps(
     model: NotebookRNN, ids: np.ndarray, batch_size: int, seq_length: int, device: torch.device
-) -> Iterator[float]:
-    """Train for ever; the loss in nats per character after each step."""
+) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
+    """Train for ever; after each step its loss in nats per character, and the hidden state, which
+    the notebook carries over all windows and epochs."""
     data = Windows(ids, batch_size, seq_length)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     hidden = model.init_hidden(batch_size, device)
@@ -70,14 +71,19 @@ def train_steps(
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            yield loss.item()
+            yield loss.item(), tuple(state.detach() for state in hidden)
+
+
+def as_char_rnn(model: NotebookRNN, tokens: tuple[str, ...]) -> CharRNN:
+    """The same weights as our model, which is evaluated and shared as ours are."""
+    ours = CharRNN(tokens, model.n_hidden, model.n_layers)
+    ours.load_state_dict(model.state_dict())
+    return ours.to(model.fc.weight.device)
 
 
 def held_out_loss(model: NotebookRNN, tokens: tuple[str, ...], ids: Tensor) -> float:
     """Nats per character of ``ids``, evaluated as our models are."""
-    judged = CharRNN(tokens, model.n_hidden, model.n_layers)
-    judged.load_state_dict(model.state_dict())
-    return evaluate(judged.to(model.fc.weight.device), ids)
+    return evaluate(as_char_rnn(model, tokens), ids)
 
 
 def sample_ids(model: NotebookRNN, top_k: int = 5, first: int = 0) -> Iterator[int]:

@@ -45,7 +45,7 @@ def test_the_baseline_learns_and_samples() -> None:
     torch.manual_seed(1)
     ids = np.tile(np.array([0, 1, 2, 3], dtype=np.uint8), 600)
     model = NotebookRNN(5, 16, 1, 0.0)
-    losses = list(islice(train_steps(model, ids, 4, 8, CPU), 500))
+    losses = [loss for loss, _ in islice(train_steps(model, ids, 4, 8, CPU), 500)]
     assert losses[-1] < 0.5 < losses[0]
     drawn = list(islice(sample_ids(model, top_k=1), 8))
     assert drawn == [1, 2, 3, 0, 1, 2, 3, 0]
@@ -63,6 +63,7 @@ TINY = {
     "seeds": "--data {text} --seeds 1 --steps 1 --train --n-hidden 64 --n-layers 1 --device cpu",
     "memory --text": "--text {text} --device cpu --epochs 1 --n-hidden 8",
     "equal_time": "--data {text} --repeats 1 --seconds 1 --n-hidden 8",
+    "notebook_run": "--data python-docs --n-hidden 8 --epochs 1",
     "start_up": "--repeats 1 --sizes 8",
     "rounding": "--ckpt {ckpt} --data {text} --chars 640",
     "anchors": "--ckpt {ckpt} --data {text} --device cpu --minutes 0.01 --learned 640",
