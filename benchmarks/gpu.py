@@ -119,7 +119,8 @@ def our_run(data: str, epochs: int, device: torch.device, flags: list[str]) -> t
     """``train.py --epochs``: the lines of the log, and seconds from the command to its end."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        command = ["train.py", "--epochs", str(epochs), "--device", str(device), "--data", data]
+        command = ["-m", "benchmarks.run_parts", "--epochs", str(epochs), "--data", data]
+        command += ["--device", str(device)]
         run(*command, "--ckpt", str(Path(folder, "rnn.net")), *flags)
         seconds = time.perf_counter() - began
         lines = Path(folder, "rnn.jsonl").read_text(encoding="utf-8").splitlines()

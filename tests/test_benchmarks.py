@@ -64,6 +64,7 @@ TINY = {
     "memory --text": "--text {text} --device cpu --epochs 1 --n-hidden 8",
     "equal_time": "--data {text} --repeats 1 --seconds 1 --n-hidden 8",
     "notebook_run": "--data python-docs --n-hidden 8 --epochs 1",
+    "run_parts": "--data {text} --epochs 1 --n-hidden 8 --device cpu --ckpt {folder}/parts.net",
     "start_up": "--repeats 1 --sizes 8",
     "rounding": "--ckpt {ckpt} --data {text} --chars 640",
     "anchors": "--ckpt {ckpt} --data {text} --device cpu --minutes 0.01 --learned 640",
@@ -78,7 +79,7 @@ TINY = {
 def test_each_script_prints_its_table(name: str, tmp_path: Path) -> None:
     text = write_text(tmp_path, 2000)
     run_in(tmp_path, data=[text], epochs=1)
-    flags = TINY[name].format(ckpt=tmp_path / "rnn.net", text=text).split()
+    flags = TINY[name].format(ckpt=tmp_path / "rnn.net", text=text, folder=tmp_path).split()
     result = run_script(name.partition(" ")[0], *flags)
     assert result.returncode == 0, result.stderr[-2000:]
     rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
