@@ -15,7 +15,8 @@ import torch
 
 from benchmarks import cyrillic
 from charrnn.errors import UserError
-from charrnn.text.corpus import ANNA, load_corpus
+from charrnn.text.corpus import load_corpus
+from charrnn.text.download import ANNA
 
 ROOT = Path(__file__).parent.parent
 ANNA_CHARS = 1_985_223

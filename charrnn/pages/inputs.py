@@ -19,7 +19,8 @@ from charrnn.network.device import pick_device
 from charrnn.network.model import CharRNN
 from charrnn.system.cli import Parser
 from charrnn.system.console import brief
-from charrnn.text.corpus import ANNA, LARGEST_VOCABULARY, Corpus, load_corpus
+from charrnn.text.corpus import LARGEST_VOCABULARY, Corpus, load_corpus
+from charrnn.text.download import ANNA
 from charrnn.text.split import split_text
 from charrnn.text.vocabulary import UNKNOWN, code_points
 

@@ -11,9 +11,8 @@ from charrnn.system.files import RUN_SUFFIXES
 def free_number(paths: Iterable[Path]) -> int:
     """Return the lowest number under which none of ``paths`` has been set aside."""
     targets = [_where(path) for path in paths]
-    for n in itertools.count(1):
-        if not any(os.path.lexists(_numbered(target, n)) for target in targets):
-            return n
+    taken = (any(os.path.lexists(_numbered(t, n)) for t in targets) for n in itertools.count(1))
+    return next(n for n, is_taken in enumerate(taken, 1) if not is_taken)
 
 
 def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:

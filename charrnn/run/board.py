@@ -20,7 +20,8 @@ class Board:
                 "--tensorboard: the package tensorboard is not installed; pip install tensorboard, "
                 "or leave --tensorboard out and see python -m charrnn.curves"
             ) from None
-        self.folder, self.writer, self.has_failed = folder, None, False
+        self.folder, self.has_failed = folder, False
+        self.writer: Any = None
 
     def add(self, step: int, numbers: dict[str, float | None]) -> None:
         """Add a point to each of these curves whose number is not None."""

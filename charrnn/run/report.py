@@ -1,4 +1,4 @@
-"""What a run says on the terminal: what was chosen, how it goes, and what to do next."""
+"""Print what was chosen for a run, how it goes, and what to do next."""
 
 import math
 import sys
@@ -23,31 +23,33 @@ from charrnn.writing.generation import sample
 SHORT = 20_000  # characters
 UNLIKE = 0.3  # nats per character
 LOST = 0.01  # nats per character
-WARMED_UP = 0.2  # of a run; before, a loss says nothing of the learning rate
+WARMED_UP = 0.2  # share of a run; earlier losses say nothing about the learning rate
 
 
 def duration(seconds: float) -> str:
-    """``30 seconds``, ``1 minute``, ``2.5 minutes``."""
+    """Return a time in words: ``30 seconds``, ``1 minute``, ``2.5 minutes``."""
     unit, number = ("minute", seconds / 60) if seconds >= 55 else ("second", seconds)
     text = f"{number:.1f}".removesuffix(".0")
     return f"{text} {unit}" + "s" * (text != "1")
 
 
 def more_of_it(settings: Settings, progress: Progress) -> str:
-    """The flags with which ``--resume`` trains a run that ended as long again."""
-    if progress.is_out_of(settings.patience):
-        return f"--patience {2 * settings.patience}"
+    """Return the flags with which ``--resume`` trains a run that has ended for as long again."""
+    patience = settings.patience
+    if patience is not None and progress.is_out_of(patience):
+        return f"--patience {2 * patience}"
     flags = [f"--epochs {2 * settings.epochs}"] if settings.epochs else []
     return " ".join(flags + ([f"--minutes {2 * settings.minutes:g}"] if settings.minutes else []))
 
 
 class Reporter:
-    """Speaks for the run; only that of the main process says anything.
+    """The messages and the progress bar of a run.
 
-    Losing the terminal loses messages, not the run.
+    A terminal that is closed loses messages; the run continues.
     """
 
     def __init__(self, speaks: bool) -> None:
+        """``speaks`` is false in processes that print nothing."""
         self.out = Terminal(sys.stdout if speaks else None)
         err = Terminal(sys.stderr)
         self.new_bar = partial(
@@ -83,9 +85,9 @@ class Reporter:
         budget: Budget,
         progress: Progress,
     ) -> None:
-        """What was chosen and how long it will take."""
+        """Print what was chosen and how long it will take."""
         n_weights = sum(weight.numel() for weight in model.parameters())
-        hiding = f", {model.hide.p:.0%} of the characters hidden" * (model.hide.p > 0)
+        hiding = f", {model.hide.p:.0%} of the characters hidden" if model.hide.p else ""
         at = f"; resumed at step {progress.step:,}, after {duration(progress.seconds)}"
         lasts = [duration(60 * settings.minutes)] if settings.minutes else []
         if settings.epochs:
@@ -103,21 +105,21 @@ class Reporter:
             + (at if progress.step else ""),
         )
         if len(batches.ids) < SHORT:
-            self.say("so short a text will be learned by heart; more text helps most")
+            self.say("a text this short will be learned by heart; more text helps most")
         if (more := unlikeness(batches.ids, val_ids, len(model.unique_tokens))) > UNLIKE:
             self.say(
                 f"the held-out end is unlike the rest of the text (its pairs of characters cost "
-                f"{more:.2f} nats more); a sorted list? then hold out --val-split lines"
+                f"{more:.2f} nats more); if the file is a sorted list, try --val-split lines"
             )
         done = budget.fraction_done(progress)
         if done >= 1:
             self.say(f"that run had ended; {more_of_it(settings, progress)} trains it further")
-        # the clock of the bar starts now, and its speed is that of this process
+        # the bar counts time and speed from now on, without those of earlier processes
         self.bar.reset()
         self.bar.initial = self.bar.n = 100 * done
 
     def progress(self, loss: float, progress: Progress, batches: Batches, done: float) -> None:
-        """Move the bar; ``loss``: of the last batch, in nats per character."""
+        """Move the bar; ``loss`` is that of the last batch, in nats per character."""
         speed = progress.step * batches.batch_size * batches.seq_length / progress.seconds
         self.bar.set_postfix_str(
             f"loss {loss:.3f}, {loss / math.log(2):.3f} bits/char, {speed:,.0f} chars/s",
@@ -126,15 +128,15 @@ class Reporter:
         self.bar.update(100 * done - self.bar.n)
 
     def last_evaluation(self) -> Callable[[float], None]:
-        """Start a bar of its own for the evaluation of the best model on all of the held-out text;
-        return the function that moves it to a share of 1."""
+        """Start a new bar for the evaluation of the best model on all of the held-out text; return
+        the function that moves it, called with the share that is done."""
         self.bar.update(100 - self.bar.n)
         self.bar.close()
         self.bar = self.new_bar(desc="evaluating the best model ")
         return lambda share: self.bar.update(100 * share - self.bar.n)
 
     def evaluating(self) -> None:
-        """Say why the bar stands still."""
+        """Show why the bar does not move."""
         self.bar.set_postfix_str("evaluating")
 
     def evaluation(
@@ -148,8 +150,8 @@ class Reporter:
         prime: str,
         done: float,
     ) -> None:
-        """An evaluation's losses, in nats per character, and a sample of the model as it is.
-        ``done``: the share of the run that is done."""
+        """Print an evaluation's losses, in nats per character, and a sample of the model as it is.
+        ``done`` is the share of the run that is done."""
         if self.out.stream is None:
             return
         text = sample(model, 200, prime, seed=batches.seed, dtype=torch.float32)
@@ -164,26 +166,27 @@ class Reporter:
         guessing = math.log(len(model.unique_tokens))
         if val_loss > guessing > 0 and done >= WARMED_UP:
             self.say(
-                f"held out above {guessing:.2f}, which is what guessing costs: the steps are too "
-                "large; lower --lr or --clip, if the next evaluations are no better"
+                f"the held-out loss is above {guessing:.2f}, that of guessing: the steps are too "
+                "large; if the next evaluations are no better, lower --lr or --clip"
             )
 
     def end(
         self, files: RunFiles, settings: Settings, final: Evaluation | None, progress: Progress
     ) -> None:
-        """The run's figure and what to type next; ``final`` None: a signal ended it."""
+        """Print the run's final loss and what to type next. ``final`` is None where a signal ended
+        the run."""
         net, resume, log = map(shell_name, files.paths)
         if final is None:
             self.say(
-                f"stopped at step {progress.step}; go on with: python train.py --resume {resume}"
+                f"stopped at step {progress.step}; resume with: python train.py --resume {resume}"
             )
             return
         bits = final.loss / math.log(2)
         if abs(final.cold_start_gap) > LOST:
             self.say(
                 "the model loses its way where it starts in the middle of a text: characters there "
-                f"cost {final.cold_start_gap:.2f} nats more than when it reads on; train it again "
-                "with another --seed or a lower --lr"
+                f"cost {final.cold_start_gap:.2f} nats more than with all of the text before them; "
+                "train it again with another --seed or a lower --lr"
             )
         self.say(
             f"best held-out loss {final.loss:.4f} nats/char ({bits:.4f} bits), on all of it: {net}",

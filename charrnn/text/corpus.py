@@ -1,13 +1,10 @@
-"""Files -> ids: a text, Anna Karenina, or the documentation inside Python, as mapped numbers."""
+"""Read a text and encode it as ids, which are mapped from a file."""
 
-import hashlib
-import http.client
 import io
 import json
 import os
 import pydoc_data.topics
 import re
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,10 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from charrnn.errors import UserError
 from charrnn.system.files import atomic_file, reason, remove_leftovers, scratch_file
+from charrnn.text.download import ANNA, download_anna
 from charrnn.text.encodings import check_encoding
 from charrnn.text.sources import (
     BLOCK,
@@ -35,14 +32,7 @@ from charrnn.text.sources import (
 )
 from charrnn.text.vocabulary import UNKNOWN, Vocabulary, code_points
 
-ANNA = Path("data/anna.txt")
-ANNA_URL = (
-    "https://raw.githubusercontent.com/udacity/deep-learning-v2-pytorch/master/"
-    "recurrent-neural-networks/char-rnn/data/anna.txt"
-)
-ANNA_BYTES = 2_025_486
-ANNA_SHA256 = "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9"
-IN_MEMORY = 1 << 26  # bytes of text; a longer one is encoded once, to a file that is mapped
+CACHE_ABOVE = 1 << 26  # bytes of text; the ids of a longer one are kept in a file beside it
 MOST_TOKENS = 20_000  # distinct characters to train on: every script of one language fits
 LARGEST_VOCABULARY = 1 << 16  # of a text, to be counted
 LONGEST_HEADER = 1 << 20  # bytes, of the file with the ids
@@ -54,16 +44,16 @@ class Corpus:
 
     ids: Tensor
     vocabulary: Vocabulary
-    fingerprint: str  # the same only for the same text
-    paths: list[Path]  # the files read, which nothing may be written to
-    notes: list[str]  # what was left out or read otherwise than one might expect, in sentences
+    fingerprint: str  # differs from that of any other text
+    paths: list[Path]  # its files, which nothing may be written to
+    notes: list[str]  # sentences on files left out, changed line ends, and the like
     name: str = ""  # what --data named
-    files: tuple[str, ...] = ()  # names of texts found in folders, within these
+    files: tuple[str, ...] = ()  # of the files found in folders: the names within these
 
     def encode_with(self, tokens: tuple[str, ...]) -> Tensor:
-        """The ids for a model with these tokens, in a file again.
+        """Return the text's ids for a model with these tokens, mapped from a file.
 
-        Raises UserError that names the characters the model does not know.
+        Raises UserError with the characters that the model does not know.
         """
         if tokens == self.vocabulary.tokens:
             return self.ids
@@ -93,26 +83,28 @@ def load_corpus(
     own: Iterable[tuple[str, str]] = (),
     most_tokens: int = MOST_TOKENS,
 ) -> Corpus:
-    """The text that ``--data`` names: None is Anna Karenina, ``python-docs`` needs no file at all.
+    """Read and encode the text that ``--data`` names; None is Anna Karenina, ``python-docs`` the
+    documentation inside Python.
 
     Several files are read one after the other, a folder in the order of its files' names, each
     file beginning on a new line; ``-`` is stdin. Characters seen less than ``min_count`` times
-    become U+FFFD. ``fingerprint``: that of the text which it must be; ``known``: which files of a
-    folder that text has. ``own``: encodings and fingerprints; a text that has one of these when
-    read in the encoding beside it is read so.
+    become U+FFFD. If ``fingerprint`` is given, the text must have it (a resumed run needs its own
+    text), and of a folder only the files named in ``known`` are read. ``own`` has pairs of an
+    encoding and a fingerprint: a text that has this fingerprint when read in this encoding is read
+    in it, whatever ``encoding`` says.
 
-    Raises UserError, before anything is written, for what cannot be read as text in this encoding,
-    is another text than it must be, or has more than ``most_tokens`` distinct characters; and as
-    ``download`` does.
+    Raises UserError, before anything is written, for a file that is no text in this encoding, for
+    another text than that of ``fingerprint``, for more than ``most_tokens`` distinct characters,
+    and as ``download`` does.
     """
     encoding = check_encoding(encoding)
     if data == ["python-docs"]:
         topics = pydoc_data.topics.topics
         docs = "\n".join(topics[name] for name in sorted(topics)).encode()
-        sources, left_out = [Source("python-docs", io.BytesIO(docs))], {}
+        sources, left_out = [Source("python-docs", io.BytesIO(docs))], LeftOut()
     else:
-        if not data and not ANNA.exists():
-            download(ANNA_URL, ANNA, ANNA_BYTES, ANNA_SHA256)
+        if not data:
+            download_anna()
         sources, left_out = find_sources(data or [str(ANNA)], fingerprint, known)
     name = " ".join(data or [str(ANNA)])
     encoding, text = _own_text(sources, left_out, own) or (
@@ -122,7 +114,7 @@ def load_corpus(
     if fingerprint not in (None, text.fingerprint):
         raise UserError(
             f"{name}: not the text of that run{', but longer' if text.has_grown else ''}; a "
-            "run goes on with its own text only: start a new one, with --init-from for its weights"
+            "run resumes with its own text only: start a new one, with --init-from for its weights"
         )
     paths = [Path(STDIN[1] if source.name == "-" else source.name) for source in text.sources]
     paths = [] if data == ["python-docs"] else paths
@@ -133,7 +125,7 @@ def load_corpus(
         _encode(read_text(text.sources, encoding), min_count, most_tokens, key, file, folder)
 
     notes = [*text.notes]
-    if text.size > IN_MEMORY and not any(source.copy for source in text.sources):
+    if text.size > CACHE_ABOVE and not any(source.copy for source in text.sources):
         first = paths[0].resolve()
         cache = first.with_name(f"{first.name}.{key[:16]}.ids")
         ids, tokens = _from_cache(cache, key, encode, notes)
@@ -141,7 +133,7 @@ def load_corpus(
         with scratch_file(folder) as file:
             encode(file)
             ids, tokens = _open_encoded(file)
-    _refuse_many(len(tokens), most_tokens)  # those of a cache that was made to be read only
+    _refuse_many(len(tokens), most_tokens)  # a cache made for evaluation may have more
     files = tuple(os.path.relpath(s.name, s.folder) for s in text.sources if s.folder)
     return Corpus(ids, Vocabulary(tokens), text.fingerprint, paths, notes, name, files)
 
@@ -149,9 +141,10 @@ def load_corpus(
 def _own_text(
     sources: list[Source], left_out: LeftOut, own: Iterable[tuple[str, str]]
 ) -> tuple[str, Identity] | None:
-    """The first of these encodings in which the text has the fingerprint beside it."""
+    """Return the first of these encodings in which the text has the fingerprint beside it, and
+    what ``identify`` found; None where it has none of them."""
     for encoding, fingerprint in own:
-        with suppress(UserError):  # cannot be read so
+        with suppress(UserError):  # cannot be read in this encoding
             encoding = check_encoding(encoding)
             text = identify(sources, left_out, encoding, fingerprint)
             if text.fingerprint == fingerprint:
@@ -160,8 +153,8 @@ def _own_text(
 
 
 def _scratch_folder(paths: list[Path], size: int) -> Path | None:
-    """Where temporary files go: a long text's beside it, since the usual place may be memory."""
-    if size > IN_MEMORY and paths and paths[0].is_file():
+    """Return the folder for temporary files: that of a long text, since /tmp may be in memory."""
+    if size > CACHE_ABOVE and paths and paths[0].is_file():
         folder = paths[0].resolve().parent
         return folder if os.access(folder, os.W_OK) else None
     return None
@@ -170,37 +163,40 @@ def _scratch_folder(paths: list[Path], size: int) -> Path | None:
 def _from_cache(
     cache: Path, fingerprint: str, encode: Callable[[BinaryIO], None], notes: list[str]
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """What ``encode`` writes, from an earlier run if it did so. Raises UserError: no room."""
+    """Return the ids and tokens in ``cache``, which ``encode`` writes unless an earlier run did.
+
+    Raises UserError where it cannot be written.
+    """
     try:
         if cache.is_file():  # a FIFO would block
             with cache.open("rb") as file:
                 if _is_whole(file, fingerprint):
                     return _open_encoded(file)
-            notes.append(f"{cache}: damaged, or of another text; made anew")
-        if cache.is_symlink():  # its name can be guessed: nothing is written through it
+            notes.append(f"{cache}: damaged, or of another text; it is made again")
+        if cache.is_symlink():  # others can guess its name: nothing is written through a link
             cache.unlink()
         name = cache.name.removesuffix(f".{fingerprint[:16]}.ids")
         remove_leftovers(cache.parent, re.escape(name) + r"\.[0-9a-f]{16}\.ids")
         with atomic_file(cache) as file:
             encode(file)
         if others := _remove_caches(cache, name):
-            notes.append(f"removed what was cached of {name} as it was before: {', '.join(others)}")
+            notes.append(f"removed caches of {name} as it was before: {', '.join(others)}")
         with cache.open("rb") as file:
             return _open_encoded(file)
     except OSError as error:
         raise UserError(
-            f"{cache}: {reason(error)}; a text of this size is encoded to a file beside it, in a "
-            "folder that can be written"
+            f"{cache}: {reason(error)}; a text of this size is encoded to a file beside it, so its "
+            "folder must be writable"
         ) from None
 
 
 def _remove_caches(cache: Path, name: str) -> list[str]:
-    """Remove the caches of other versions of the text ``name``; the names of those."""
+    """Remove the caches of other versions of the text ``name``; return their names."""
     removed = []
     for path in sorted(cache.parent.iterdir()):
         found = re.fullmatch(re.escape(name) + r"\.([0-9a-f]{16})\.ids", path.name)
         if found and path.is_file() and path != cache:
-            head = f'{{"fingerprint": "{found[1]}'.encode()  # as _encode begins: it is no other's
+            head = f'{{"fingerprint": "{found[1]}'.encode()  # as _encode writes it
             with suppress(OSError), path.open("rb") as file:
                 if file.read(len(head)) == head:
                     path.unlink()
@@ -216,13 +212,13 @@ def _encode(
     file: BinaryIO,
     folder: Path | None,
 ) -> None:
-    """Write ``fingerprint``, tokens and the ids' number and checksum as a line of JSON, then the
-    ids.
+    """Write a line of JSON with the fingerprint, the tokens, the number of ids and their checksum;
+    then the ids.
 
-    The text passes by only once.
+    ``blocks`` is read once: places in order of appearance go to a scratch file in ``folder`` first.
     """
     place_of = np.full(0x110000, -1, dtype=np.int32)  # of each code point, in order of appearance
-    points = np.empty(0, dtype=np.uint32)
+    points = np.empty(0, dtype=np.uint32)  # the code point of each place
     counts = np.zeros(LARGEST_VOCABULARY, dtype=np.int64)  # of each place
     with scratch_file(folder) as places_file:
         for text in blocks:
@@ -238,21 +234,24 @@ def _encode(
         tokens, ids = np.unique(kept, return_inverse=True)
         _refuse_many(len(tokens), most_tokens)
         ids = ids.astype(_dtype(len(tokens)))
-        header = {"fingerprint": fingerprint, "tokens": list(map(chr, tokens))}
-        header["n_ids"] = int(counts.sum())
+        header = {
+            "fingerprint": fingerprint,
+            "tokens": list(map(chr, tokens)),
+            "n_ids": int(counts.sum()),
+        }
         checksum = 0
         file.write(_header_line(header, checksum))
         places_file.seek(0)
         while raw := places_file.read(2 * BLOCK):
-            block = ids[np.frombuffer(raw, np.uint16)].tobytes()
-            checksum = zlib.crc32(block, checksum)
-            file.write(block)
+            encoded = ids[np.frombuffer(raw, np.uint16)].tobytes()
+            checksum = zlib.crc32(encoded, checksum)
+            file.write(encoded)
         file.seek(0)
         file.write(_header_line(header, checksum))
 
 
 def _header_line(header: dict[str, Any], checksum: int) -> bytes:
-    """As long for any checksum, and padded so that numbers of any type begin where they may."""
+    """Return the line of JSON: as long for any checksum, and padded so that the ids are aligned."""
     line = json.dumps(header | {"crc32": f"{checksum:08x}"}).encode()
     return line + b" " * (-(len(line) + 1) % 64) + b"\n"
 
@@ -262,12 +261,13 @@ def _refuse_many(n_tokens: int, most: int) -> None:
     if n_tokens > most:
         raise UserError(
             f"more than {most:,} distinct characters: is it text in one language? leave out "
-            "what is not, or raise --min-count"
+            "the rest, or raise --min-count"
         )
 
 
 def _is_whole(file: BinaryIO, fingerprint: str) -> bool:
-    """Whether a file is what ``_encode`` wrote of the text with this fingerprint, every byte."""
+    """Return whether ``_encode`` wrote this file for the text with this fingerprint, and no byte
+    has changed."""
     try:
         header = json.loads(file.readline(LONGEST_HEADER))
         tokens, n_ids = header["tokens"], header["n_ids"]
@@ -288,55 +288,26 @@ def _is_whole(file: BinaryIO, fingerprint: str) -> bool:
                 return False
             checksum = zlib.crc32(raw, checksum)
         return f"{checksum:08x}" == header["crc32"]
-    except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, or JSON of another kind
+    except (ValueError, TypeError, KeyError, RecursionError):  # no JSON, or another structure
         return False
 
 
 def _open_encoded(file: BinaryIO) -> tuple[Tensor, tuple[str, ...]]:
-    """The ids and the tokens that ``_encode`` wrote."""
+    """Return the ids and the tokens that ``_encode`` wrote."""
     file.seek(0)
     tokens = tuple(json.loads(file.readline())["tokens"])
     return _map(file, len(tokens), file.tell()), tokens
 
 
 def _map(file: BinaryIO, n_tokens: int, start: int) -> Tensor:
-    """The ids in a file from ``start`` on, read as needed, even after the file is closed."""
+    """Return the ids in a file from byte ``start`` on, read as needed, even once it is closed."""
     file.flush()
-    if os.fstat(file.fileno()).st_size == start:  # nothing cannot be mapped
+    if os.fstat(file.fileno()).st_size == start:  # an empty file cannot be mapped
         return torch.empty(0, dtype=torch.uint8)
-    # copy-on-write, since torch wants to be able to write; nobody does
+    # copy-on-write, since torch wants writable memory; nothing writes to it
     return torch.from_numpy(np.memmap(file, _dtype(n_tokens), mode="c", offset=start))
 
 
 def _dtype(n_tokens: int) -> type:
-    """The smallest type for ids; a model may know more than ``MOST_TOKENS``."""
+    """Return the smallest type for ids; a model may know more than ``MOST_TOKENS`` characters."""
     return np.uint8 if n_tokens <= 1 << 8 else np.int16 if n_tokens <= 1 << 15 else np.int32
-
-
-def download(url: str, path: Path, size: int, sha256: str) -> None:
-    """Fetch ``url`` to ``path``, which appears only when its size and SHA-256 are as expected.
-
-    Raises UserError, one line with the three ways on, when anything goes wrong.
-    """
-    body = bytearray()
-    try:
-        with (
-            urllib.request.urlopen(url, timeout=30) as response,
-            tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar,
-        ):
-            # more than expected is enough to know that it is another file
-            while len(body) <= size and (block := response.read(1 << 16)):
-                body += block
-                bar.update(len(block))
-        if len(body) != size:
-            raise OSError(f"{len(body):,} bytes or more came instead of {size:,}")
-        if hashlib.sha256(body).hexdigest() != sha256:
-            raise OSError("another file came (its SHA-256 is wrong)")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            file.write(body)
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(
-            f"{path} could not be downloaded: {error}; put a text there yourself, "
-            "name another with --data FILE, or use --data python-docs, which needs no network"
-        ) from None

@@ -1,4 +1,4 @@
-"""Which encoding a text is in: by name, by its byte-order mark, or guessed for an error message."""
+"""Find the encoding of a text: by its name, by a byte-order mark, or guessed for a message."""
 
 import codecs
 import unicodedata
@@ -6,27 +6,28 @@ from itertools import islice, pairwise
 
 from charrnn.errors import UserError
 
-MARKS = {  # those of UTF-32 first, since they begin as those of UTF-16 do
+MARKS = {  # UTF-32 first, since its marks begin with those of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-COMMON = (  # of two that fit equally well, the first is suggested first
+COMMON = (  # of two that fit equally well, the earlier one is suggested first
     *("cp1252", "latin-1", "cp1255", "cp1251", "koi8-r", "cp1250", "cp1253", "cp1254", "cp1256"),
     *("cp866", "shift_jis", "euc-kr", "gb18030", "big5", "euc-jp"),
 )
 
 
 def check_encoding(name: str) -> str:
-    """Python's own name of an encoding. Raises UserError where it knows no such one of text."""
+    """Return Python's own name of an encoding. Raises UserError where Python knows no such text
+    encoding, or none that can be decoded in blocks."""
     try:
         raw = "a\u00e9\u0436b\n".encode(name, "ignore")
         decoder = codecs.getincrementaldecoder(name)()
         if decoder.decode(raw[:2]) + decoder.decode(raw[2:], final=True) != raw.decode(name):
-            raise LookupError  # a text in blocks would be another one, as with punycode
+            raise LookupError  # decoding in blocks gives another text, as with punycode
         return codecs.lookup(name).name
-    except (LookupError, ValueError):  # ValueError: "undefined", or no name at all
+    except (LookupError, ValueError):  # ValueError: "undefined", or a zero byte in the name
         raise UserError(
             f"--encoding {name}: Python knows no such text encoding; utf-8, utf-16, latin-1, "
             "cp1252, cp1251, shift_jis and gb18030 are some that it knows"
@@ -34,19 +35,20 @@ def check_encoding(name: str) -> str:
 
 
 def recognise(head: bytes, encoding: str) -> str:
-    """The encoding of a text that begins with ``head``, where ``encoding`` was asked for."""
+    """Return the encoding of a text that begins with ``head``: the one asked for, except that a
+    byte-order mark decides where that is UTF-8."""
     if encoding != "utf-8":
         return encoding
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8-sig")
 
 
 def suggest(raw: bytes, bad: int) -> list[str]:
-    """Two common encodings in which ``raw`` looks most like text; in what was tried, ``bad`` is
-    the first byte that did not fit."""
+    """Return the two common encodings in which ``raw`` looks most like text. ``bad`` is the place
+    of the first byte that could not be decoded."""
     raw = raw[raw.rfind(b"\n", 0, bad) + 1 :]
     fits = {}
     for name in ("utf-16-le", "utf-16-be") if b"\0" in raw else COMMON:
-        try:  # in steps, since the last character may be cut in two
+        try:  # incrementally, since the last character may be cut in two
             fits[name] = _plausibility(codecs.getincrementaldecoder(name)().decode(raw))
         except UnicodeError:
             continue
@@ -54,14 +56,16 @@ def suggest(raw: bytes, bad: int) -> list[str]:
 
 
 def _plausibility(text: str) -> float:
-    """Which share of the neighbours that are not both ASCII could stand together in a word."""
+    """Return how many of the neighbouring characters that are not both ASCII could stand in one
+    word: a share of 1."""
     pairs = ((a, b) for a, b in pairwise(f" {text[:20_000]} ") if not (a + b).isascii())
     judged = [_go_together(a, b) for a, b in islice(pairs, 2000)]
     return sum(judged) / len(judged) if judged else 1
 
 
 def _go_together(a: str, b: str) -> bool:
-    """Two letters of one script and no capital after a letter; in Latin words one is plain."""
+    """Return whether two characters may be neighbours: letters of one script, no capital after a
+    letter, and of two Latin letters at least one is ASCII."""
     strange = [char for char in (a, b) if not char.isascii()]
     if any(unicodedata.category(char)[0] not in "LMP" for char in strange):
         return False  # a symbol or a control character

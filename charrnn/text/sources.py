@@ -1,4 +1,4 @@
-"""The files that a text is in: which they are, their bytes, their characters, their fingerprint."""
+"""Find the files of a text, read their characters, and make the text's fingerprint."""
 
 import codecs
 import errno
@@ -32,14 +32,14 @@ NOT_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 @dataclass(frozen=True)
 class Source:
-    """A file with text in it, by its name; a stream, which can be read only once, with a copy."""
+    """A file with text in it; a stream, which can be read only once, has a copy."""
 
     name: str
     copy: BinaryIO | None = None
-    folder: str | None = None  # in which it was found: left out there if it is no text
+    folder: str | None = None  # the folder it was found in; there it is left out if it is no text
 
     def blocks(self) -> Iterator[bytes]:
-        """Its bytes. Raises UserError where they cannot be read."""
+        """Yield its bytes. Raises UserError where they cannot be read."""
         try:
             with nullcontext(self.copy) if self.copy else _open(self.name) as file:
                 file.seek(0)
@@ -59,7 +59,10 @@ def _unreadable(name: str, error: Exception) -> UserError:
 
 
 def open_source(name: str) -> Source:
-    """A file, or all that stdin or a FIFO has to give. Raises UserError for what may never end."""
+    """Return a file as a source, or a copy of all that comes from stdin or a FIFO.
+
+    Raises UserError for a missing file, and for a device, which may never end.
+    """
     if name in STDIN:
         return Source(name, _copy(0, name))
     if os.path.exists(name) and stat.S_ISFIFO(os.stat(name).st_mode):
@@ -70,7 +73,7 @@ def open_source(name: str) -> Source:
 
 
 def _copy(descriptor: int, name: str) -> BinaryIO:
-    """A temporary file with all that is left of a stream."""
+    """Return a temporary file with the rest of a stream."""
     blocks = read_stream(descriptor, name)
     with scratch_file() as file:
         file.writelines(blocks)
@@ -79,10 +82,10 @@ def _copy(descriptor: int, name: str) -> BinaryIO:
 
 
 def read_stream(descriptor: int, name: str) -> Iterator[bytes]:
-    """The bytes of an open stream as they come. Raises UserError for one that is closed, and for a
-    device without end."""
+    """Yield the bytes of an open stream as they come. Raises UserError for a closed stream, and for
+    a device, which may never end."""
     try:
-        if descriptor == 0 and sys.stdin is None:  # closed from the start: another file may have 0
+        if descriptor == 0 and sys.stdin is None:  # closed at the start: 0 may be another file now
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor)
     except OSError as error:
@@ -96,7 +99,7 @@ def _stream_blocks(descriptor: int, name: str) -> Iterator[bytes]:
     while True:
         try:
             raw = os.read(descriptor, BLOCK)
-        except BlockingIOError:  # a stream that does not wait: there is more to come
+        except BlockingIOError:  # a non-blocking stream with nothing to read yet
             select.select([descriptor], [], [])
             continue
         except OSError as error:
@@ -106,18 +109,18 @@ def _stream_blocks(descriptor: int, name: str) -> Iterator[bytes]:
         yield raw
 
 
-LeftOut = dict[str, dict[str, list[str]]]  # of a folder: names by kind
+LeftOut = dict[str, dict[str, list[str]]]  # for each folder: names by the reason
 
 
 def find_sources(
     data: list[str], earlier: str | None = None, known: tuple[str, ...] = ()
 ) -> tuple[list[Source], LeftOut]:
-    """The files named, and in a folder's place those in it; and what is left out there. Nothing
-    but streams is opened.
+    """Return the files named, with the files in it in place of a folder; and the names left out of
+    folders. Only streams are opened.
 
-    ``earlier``: the fingerprint that the text should have; a folder is searched only as far as it
-    may have it. ``known``: names within a folder; where there are any, only these are taken. Raises
-    UserError for an address, and for what is no file.
+    ``earlier`` is the fingerprint that the text should have: a folder's search ends where it has
+    more bytes than that text. If ``known`` has names, only these are taken from a folder. Raises
+    UserError for an address, and for a name that is no file.
     """
     sources: list[Source] = []
     left_out: LeftOut = {}
@@ -136,8 +139,8 @@ def find_sources(
 def _search(
     folder: str, known: tuple[str, ...], most: float
 ) -> tuple[list[Path], dict[str, list[str]]]:
-    """The files in a folder and all below it that may be texts, up to ``most`` bytes; the names of
-    the others, by kind. Links are followed, and nothing is found twice."""
+    """Return the files in a folder and all below it that may be texts, up to ``most`` bytes, and
+    the names of the others by the reason. Links are followed, but nothing is found twice."""
     texts: list[Path] = []
     left_out: dict[str, list[str]] = defaultdict(list)
     seen: set[tuple[int, int]] = set()
@@ -173,7 +176,7 @@ def _search(
 
 
 def _kind(path: Path, seen: set[tuple[int, int]]) -> str:
-    """Why a file in a folder is left out, by its name and ``stat``; nothing for a possible text."""
+    """Return why a file in a folder is left out, by name and ``stat``; "" for a possible text."""
     if path.name.startswith("."):
         return "hidden"
     if path.suffix in (*RUN_SUFFIXES, ".ids"):
@@ -199,23 +202,23 @@ def _seen_before(status: os.stat_result, seen: set[tuple[int, int]]) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """Which text some sources hold."""
+    """What ``identify`` found out about a text."""
 
-    sources: list[Source]  # those that are text
-    fingerprint: str  # the same for the same text, whatever its encoding and line ends
+    sources: list[Source]  # the sources that are text
+    fingerprint: str  # depends on the characters, not on their encoding and line ends
     size: int  # bytes of it in UTF-8
-    has_grown: bool  # the text of an earlier fingerprint is the beginning of this one
-    notes: list[str]  # what was left out, or read otherwise than one might expect
+    has_grown: bool  # the text with the earlier fingerprint is the beginning of this one
+    notes: list[str]  # sentences on files left out and changed line ends
 
 
 def identify(
     sources: list[Source], left_out: LeftOut, encoding: str, earlier: str | None = None
 ) -> Identity:
-    """Read the sources once. What was found in a folder and is no text is left out.
+    """Read the sources once. Files found in a folder that are no text are left out.
 
-    ``earlier``: the fingerprint that the text should have; where it has another, no more is read
-    than it takes to know that, and nothing is opened where the sizes of the files tell. Raises
-    UserError where there is no text, and as ``read_blocks`` does for files that were named.
+    ``earlier`` is the fingerprint that the text should have. For another text, reading ends as soon
+    as that is clear, and nothing is opened if the sizes of the files show it. Raises UserError
+    where there is no text, and as ``read_blocks`` does for files that were named.
     """
     if earlier is not None and not _may_hold(sources, _size_of(earlier)):
         return Identity(sources, "another", 0, False, [])
@@ -251,12 +254,12 @@ def identify(
 
 
 class _Digest:
-    """Makes the fingerprint of a text, file by file, and compares it with an earlier one."""
+    """Make the fingerprint of a text, file by file, and compare it with an earlier one."""
 
     def __init__(self, earlier: str | None) -> None:
         self.earlier, self.old_size = earlier, _size_of(earlier)
         self.hash, self.size, self.begin = hashlib.sha256(b"1 utf-8"), 0, 0
-        self.has_grown = False  # the text of the earlier fingerprint is the beginning of this one
+        self.has_grown = False  # the text with the earlier fingerprint is the beginning of this one
 
     def copy(self) -> "_Digest":
         other = copy(self)
@@ -276,12 +279,12 @@ class _Digest:
             self.has_grown = whole.fingerprint() == self.earlier
 
     def end_file(self) -> None:
-        """The end of a file counts: the next begins on a new line."""
+        """Count the end of a file: the same characters in other files are another text."""
         self.hash.update(f"\0{self.size - self.begin}\0".encode())
         self.begin = self.size
 
     def is_longer(self) -> bool:
-        """Whether there is more text than the earlier one had."""
+        """Return whether there is more text than the earlier one had."""
         return self.earlier is not None and self.size > self.old_size
 
     def fingerprint(self) -> str:
@@ -289,9 +292,10 @@ class _Digest:
 
 
 def _read_on(digest: _Digest, source: Source, encoding: str) -> tuple[_Digest, str, list[str]]:
-    """The digest after this source; why it is left out, if it is; its name, if its line ends were
-    changed. Raises UserError as ``read_blocks`` does."""
-    digest, kind, changed = digest.copy(), "empty", []
+    """Return the digest after this source; why it is left out, or ""; its name, if its line ends
+    were changed. Raises UserError as ``read_blocks`` does."""
+    digest, kind = digest.copy(), "empty"
+    changed: list[str] = []
     for text in read_blocks(source, encoding, changed):
         if kind and source.folder and PAGE in text[:1024]:
             return digest, "of our pages", []
@@ -304,25 +308,25 @@ def _read_on(digest: _Digest, source: Source, encoding: str) -> tuple[_Digest, s
 
 
 def _size_of(fingerprint: str | None) -> int:
-    """How many bytes of UTF-8 the text with this fingerprint has; -1 for what is none."""
+    """Return how many bytes of UTF-8 the text with this fingerprint has; -1 for another string."""
     known = re.fullmatch(r"[0-9a-f]{64}-([0-9]{1,15})", fingerprint or "")
     return int(known[1]) if known else -1
 
 
 def _may_hold(sources: list[Source], size: int) -> bool:
-    """Whether files of their sizes may hold a text of ``size`` bytes in UTF-8: no encoding makes
-    it four times shorter, or with its line ends more than eight times longer."""
+    """Return whether files of these sizes can be a text of ``size`` bytes in UTF-8: no encoding
+    makes it more than four times shorter, or with its line ends more than eight times longer."""
     if any(source.copy for source in sources):
         return True
     try:
         n_bytes = sum(os.stat(source.name).st_size for source in sources)
-    except OSError:  # gone meanwhile
+    except OSError:  # removed since it was found
         return False
     return size <= 4 * n_bytes and n_bytes <= 8 * size + 4 * len(sources)
 
 
 def _notes(left_out: LeftOut, changed: list[str]) -> list[str]:
-    """What was left out of each folder, and whose line ends were changed, in sentences."""
+    """Return sentences on what was left out of each folder and whose line ends were changed."""
     notes = []
     for folder, kinds in left_out.items():
         counts = [f"{len(kinds[k])} {k} ({min(kinds[k])})" for k in sorted(kinds) if kinds[k]]
@@ -335,7 +339,7 @@ def _notes(left_out: LeftOut, changed: list[str]) -> list[str]:
 
 
 def read_text(sources: list[Source], encoding: str) -> Iterator[str]:
-    """The text of the sources in blocks, each source on a new line. Raises UserError as
+    """Yield the text of the sources in blocks, each source on a new line. Raises UserError as
     ``read_blocks`` does."""
     last = "\n"
     for source in sources:
@@ -347,24 +351,25 @@ def read_text(sources: list[Source], encoding: str) -> Iterator[str]:
 
 
 def read_blocks(source: Source, encoding: str, changed: list[str]) -> Iterator[str]:
-    r"""The text of a source in blocks, without a byte-order mark and with ``\n`` line ends.
+    r"""Yield the text of a source in blocks, without a byte-order mark and with ``\n`` line ends.
 
-    Where lines end with ``\r`` alone, that is so read too, and ``changed`` gets the name; where
-    most end otherwise, such a ``\r`` stays. Raises UserError for what is binary or cannot be
-    decoded, with the byte's offset.
+    In a file whose lines end in a lone ``\r`` (old Mac) that becomes ``\n`` too, and the file's
+    name is appended to ``changed``; in other files a lone ``\r`` is kept. Raises UserError, with
+    the byte's offset, for a file that is binary or not in this encoding.
     """
     blocks = source.blocks()
     head = next(blocks, b"")
     encoding = recognise(head, encoding)
-    decoder = io.IncrementalNewlineDecoder(  # never parts \r and \n
+    decoder = io.IncrementalNewlineDecoder(  # never separates \r from \n
         codecs.getincrementaldecoder(encoding)(), translate=False
     )
-    n_read, only_cr = 0, None
+    n_read = 0
+    only_cr: bool | None = None  # the first block with a line end decides for the whole file
     for raw in chain([head], blocks, [b""]):
         n_read += len(raw)
         text = _decode(decoder, raw, encoding, source.name, n_read).replace("\r\n", "\n")
         if only_cr is None and ("\r" in text or "\n" in text):
-            only_cr = text.count("\r") > 9 * text.count("\n")  # as its first block is, so is it all
+            only_cr = text.count("\r") > 9 * text.count("\n")
             if only_cr:
                 changed.append(source.name)
         if text:
@@ -374,7 +379,7 @@ def read_blocks(source: Source, encoding: str, changed: list[str]) -> Iterator[s
 def _decode(
     decoder: io.IncrementalNewlineDecoder, raw: bytes, encoding: str, name: str, n_read: int
 ) -> str:
-    """The text of the next block, which ends at byte ``n_read``. Raises UserError."""
+    """Return the text of the next block, which ends at byte ``n_read``. Raises UserError."""
     has_zeros = encoding.startswith(("utf-16", "utf-32"))
     if not has_zeros and (zero := raw.find(b"\0")) >= 0:
         raise UserError(

@@ -1,11 +1,11 @@
-"""Which part of a text is held out from training."""
+"""Split a text into the part to train on and the part that is held out."""
 
 import torch
 from torch import Tensor
 
 from charrnn.errors import UserError
 
-MOST_PAIRED = 300  # kinds of characters whose pairs are counted
+MOST_PAIRED = 300  # distinct characters whose pairs are counted
 MOST_LINES = 1 << 26  # characters of a text that is split by lines, in memory
 
 
@@ -49,19 +49,20 @@ def split_text(
 
 
 def pair_costs(rows: Tensor, n_tokens: int) -> Tensor:
-    """Nats of each character after each other ``[n_tokens, n_tokens]``, by the pairs in ids
-    ``[R, T]``."""
+    """Return the cost in nats of each character after each other, ``[n_tokens, n_tokens]``, in a
+    bigram model of the ids ``rows`` ``[R, T]``."""
     pairs = (rows[:, :-1].long() * n_tokens + rows[:, 1:]).flatten()
     counts = pairs.bincount(minlength=n_tokens**2).view(n_tokens, -1) + 0.1
     return -(counts / counts.sum(1, keepdim=True)).log()
 
 
 def unlikeness(train_ids: Tensor, val_ids: Tensor, n_tokens: int) -> float:
-    """How many nats more a held-out character costs than one of training, each given the one
-    before, by the pairs of characters counted in half of the training text.
+    """Return how many nats per character more the held-out text costs than the training text, in
+    a bigram model.
 
-    That is every other piece of 500 characters; what lies between is what the held-out text is
-    compared with. 0 where there are too many kinds of characters, or too little text, to count.
+    The model is counted on every other piece of 500 characters of the training text, and compared
+    on the held-out text and on the remaining pieces. 0 where there are too many distinct characters
+    or too few characters to count.
     """
     pieces = train_ids[: len(train_ids) // 1000 * 1000].view(-1, 2, 500)
     if n_tokens > MOST_PAIRED or len(pieces) < 5:

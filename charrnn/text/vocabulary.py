@@ -1,4 +1,4 @@
-"""The characters that a model knows, and their ids."""
+"""The distinct characters of a text, and their ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from charrnn.errors import UserError
 
-UNKNOWN = "\ufffd"  # stands for rare characters in a vocabulary made with --min-count
+UNKNOWN = "\ufffd"  # stands for the rare characters of a text read with --min-count
 
 
 def code_points(text: str) -> np.ndarray:
-    """The Unicode code point of each character, ``[len(text)]`` uint32."""
+    """Return the Unicode code point of each character, ``[len(text)]`` uint32."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
@@ -25,16 +25,16 @@ class Vocabulary:
 
     @classmethod
     def from_text(cls, text: str) -> "Vocabulary":
-        """The characters of ``text`` in code-point order, the same in every process."""
+        """Return the vocabulary of ``text``, in code-point order: the same in every process."""
         return cls(tuple(chr(point) for point in np.unique(code_points(text))))
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def encode(self, text: str) -> Tensor:
-        """Ids of the characters, ``[len(text)]`` int64.
+        """Return the ids of the characters, ``[len(text)]`` int64.
 
-        Raises UserError that names the characters not in the vocabulary, unless it holds U+FFFD,
+        Raises UserError with the characters that are not in the vocabulary, unless it has U+FFFD,
         which then stands for them.
         """
         points = code_points(text)
@@ -51,5 +51,5 @@ class Vocabulary:
         return torch.from_numpy(ids.astype(np.int64))
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
-        """The characters with these ids."""
+        """Return the characters with these ids."""
         return "".join(self.tokens[i] for i in (ids.tolist() if isinstance(ids, Tensor) else ids))

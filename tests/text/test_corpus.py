@@ -23,7 +23,8 @@ from runs import ROOT
 
 from charrnn.errors import UserError
 from charrnn.text import corpus
-from charrnn.text.corpus import Corpus, download, load_corpus
+from charrnn.text.corpus import Corpus, load_corpus
+from charrnn.text.download import download
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import get_batches
 
@@ -211,7 +212,7 @@ def test_addresses_and_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_fifo_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "IN_MEMORY", 1000)  # a long stream has no file to lie beside
+    monkeypatch.setattr(corpus, "CACHE_ABOVE", 1000)  # a long stream has no file to lie beside
     fifo, plain = tmp_path / "fifo", tmp_path / "plain"
     plain.write_bytes(TEXT)
     os.mkfifo(fifo)
@@ -437,7 +438,7 @@ def test_a_fingerprint_tells_texts_apart_not_line_ends(tmp_path: Path, any_block
 def test_another_text_than_it_must_be_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "IN_MEMORY", 1000)
+    monkeypatch.setattr(corpus, "CACHE_ABOVE", 1000)
     monkeypatch.setattr(corpus, "_encode", None)
     path, more = tmp_path / "a.txt", tmp_path / "b.txt"
     path.write_bytes(TEXT)
@@ -461,7 +462,7 @@ def test_another_text_than_it_must_be_is_refused_before_anything_is_written(
 
 @pytest.fixture
 def long_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(corpus, "IN_MEMORY", 1000)
+    monkeypatch.setattr(corpus, "CACHE_ABOVE", 1000)
     path = tmp_path / "a.txt"
     path.write_bytes(TEXT)
     return path
@@ -471,7 +472,7 @@ def test_long_texts_are_mapped_from_a_cache(
     tmp_path: Path, long_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(corpus, "IN_MEMORY", 1 << 26)
+        patch.setattr(corpus, "CACHE_ABOVE", 1 << 26)
         small = load_corpus([str(long_text)])
     mapped = load_corpus([str(long_text)])
     (cache,) = tmp_path.glob("*.ids")
@@ -541,7 +542,7 @@ def test_a_damaged_cache_is_made_anew_and_that_is_said(
     assert cache.stat().st_size > 1 << 39 or cache.read_bytes() != whole
     again = load_corpus([str(long_text)])
     assert torch.equal(again.ids, good_ids) and again.vocabulary == good.vocabulary
-    assert again.notes == [f"{cache}: damaged, or of another text; made anew"]
+    assert again.notes == [f"{cache}: damaged, or of another text; it is made again"]
     assert cache.read_bytes() == whole
 
 

@@ -171,7 +171,7 @@ def test_a_signal_to_one_process_ends_and_saves_all(tmp_path: Path) -> None:
     processes[1].send_signal(signal.SIGTERM)
     out = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, out
-    assert "go on with: python train.py --resume rnn.resume" in out[0]
+    assert "resume with: python train.py --resume rnn.resume" in out[0]
     load_dict(tmp_path / "rnn.resume")
 
 

@@ -137,7 +137,7 @@ def test_signals_save_and_say_how_to_go_on(tmp_path: Path, name: str) -> None:
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "go on with: python train.py --resume rnn.resume" in out
+    assert "resume with: python train.py --resume rnn.resume" in out
     assert "Traceback" not in out and not list(tmp_path.glob(".*"))
     load_checkpoint(tmp_path / "rnn.net")  # stopped before the first evaluation, and yet a model
 
@@ -585,7 +585,7 @@ def test_a_loss_above_guessing_is_no_warning_before_a_fifth_of_the_run(
     monkeypatch.setattr(train, "evaluate_pieces", lambda *_: 9.0)
     run_in(tmp_path, epochs=10)
     evaluated = capsys.readouterr().out.split("\nstep ")[1:]
-    warned = ["what guessing costs" in text for text in evaluated]
+    warned = ["that of guessing" in text for text in evaluated]
     assert warned == [False] + [True] * 9
 
 
