@@ -148,8 +148,14 @@ def train(
         if source:  # a model to start from, and characters that are new to it
             tokens = tuple(sorted({*tokens, *source.unique_tokens}))
         train_ids, val_ids = split_text(
-            corpus.encode_with(tokens), settings.val_frac, tokens, settings.val_split, settings.seed
+            corpus.encode_with(tokens),
+            settings.val_frac,
+            tokens,
+            settings.val_split,
+            settings.seed,
+            corpus.file_ends,
         )
+        held_out = corpus.held_out_files(settings.val_frac, settings.val_split, settings.seed)
         rows = dist.rows(settings.batch_size)  # of each batch, that this process reads
         batches = Batches(
             train_ids.to(device),  # as a whole: a step would wait for each copy
@@ -194,12 +200,12 @@ def train(
         progress = state.progress  # plain numbers: step, seconds, best loss, ...
 
         # files: once saved, the run can be resumed at any step
-        files.describe(settings, corpus, tokens, saved)
+        files.describe(settings, corpus, tokens, held_out, saved)
         if saved:
             state.load_state_dict(saved["state"], f"--resume {resume}")
         notes = files.resume(state) if saved else files.begin()
         pieces = choose_pieces(train_ids, val_ids, len(tokens), progress.val_chars)
-        report.header(settings, model, batches, val_ids, dtype, budget, progress)
+        report.header(settings, model, batches, val_ids, held_out, dtype, budget, progress)
         report.say(*device_notes(settings.device, device), *corpus.notes, *notes)
         files.save(state)
         if not dist.is_main:

@@ -68,16 +68,17 @@ class Model:
         return name if isinstance(name, str) else ""
 
     def how_split(self) -> tuple[str, float, int]:
-        """What decided which part of its text training held out: --val-split, the share, and for
-        lines the seed."""
+        """What decided which part of its text training held out: --val-split, the share, and the
+        seed unless that is the end."""
         val_split = self.setting("val_split", str, "end")
-        seed = self.setting("seed", int, 0) % 2**63 if val_split == "lines" else 0
+        seed = self.setting("seed", int, 0) % 2**63 if val_split != "end" else 0
         return val_split, self.val_frac(), seed
 
     def held_out(self, corpus: Corpus) -> Tensor:
         """The ids of what training held out of this text. Raises UserError as split_text does."""
         val_split, val_frac, seed = self.how_split()
-        return split_text(corpus.ids, val_frac, corpus.vocabulary.tokens, val_split, seed)[1]
+        tokens = corpus.vocabulary.tokens
+        return split_text(corpus.ids, val_frac, tokens, val_split, seed, corpus.file_ends)[1]
 
 
 @dataclass(frozen=True)
@@ -212,13 +213,13 @@ def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
 
 def held_out_by_all(models: list[Model], corpus: Corpus) -> Tensor:
     """The ids of what all these models held out of their text. Raises UserError as ``split_text``
-    does, and where they held out lines by chance, not the same."""
+    does, and where each held out other lines, paragraphs or files."""
     if len({model.how_split() for model in models}) == 1:
         return models[0].held_out(corpus)
     if all(model.how_split()[0] == "end" for model in models):
         return min((model.held_out(corpus) for model in models), key=len)
     raise UserError(
-        f"{models[0].path} and {models[1].path} held out different lines of this text, so each "
+        f"{models[0].path} and {models[1].path} held out different parts of this text, so each "
         "may have learned what the other did not; score them on another text, or with --split all"
     )
 

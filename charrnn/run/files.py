@@ -89,7 +89,8 @@ class RunFiles:
         self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
         self.paths = [self.net_path, self.resume_path, self.log_path]
         self.inputs: list[Path] = []  # files of the text
-        self.run_info: dict[str, Any] = {}  # in the model's file and in the log's first line
+        self.run_info: dict[str, Any] = {}  # in the model's file
+        self.log_info: dict[str, Any] = {}  # the same and more, in the log's first line
         self.resume_fields: dict[str, Any] = {}  # in the .resume, besides the state
         self.log = Log(self.log_path, on_log if is_main else None)
         self.save_errors: dict[Path, str] = {}  # of the run's own files whose last save failed
@@ -141,10 +142,12 @@ class RunFiles:
         settings: Settings,
         corpus: Corpus,
         tokens: tuple[str, ...],
+        held_out: list[str],
         saved: dict[str, Any] | None = None,
     ) -> None:
-        """Set what the files will say of the run; nothing is written yet. ``saved`` is what
-        ``load_resume`` returned, for a run that is resumed."""
+        """Set what the files will say of the run; nothing is written yet. ``held_out`` are the
+        names of the files held out, for the log. ``saved`` is what ``load_resume`` returned, for a
+        run that is resumed."""
         self.inputs = [*corpus.paths]
         if settings.tensorboard and self.is_main:
             self.log.board = Board(settings.tensorboard)
@@ -166,6 +169,7 @@ class RunFiles:
             "torch": str(torch.__version__),
             "run": run,
         }
+        self.log_info = self.run_info | ({"held_out": held_out} if held_out else {})
 
     def begin(self) -> list[str]:
         """Set aside the files of an earlier run, for a new one; return sentences about that.
@@ -175,7 +179,7 @@ class RunFiles:
         if not self.is_main:
             return []
         self._claim_names()
-        self.log.add(self.run_info)
+        self.log.add(self.log_info)
         return _aside_notes(set_aside([*self.paths, *self._all_kept()]))
 
     def resume(self, state: TrainState) -> list[str]:
@@ -216,7 +220,7 @@ class RunFiles:
         if strange := len(self.log.lines) - len(self.log.readable()):
             notes.append(f"{self.log_path}: {strange} lines that cannot be read stay as they are")
         if not self.log.lines:
-            self.log.add(self.run_info)
+            self.log.add(self.log_info)
         self.log.forget_after(step)
         return notes
 

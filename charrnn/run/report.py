@@ -33,6 +33,12 @@ def duration(seconds: float) -> str:
     return f"{text} {unit}" + "s" * (text != "1")
 
 
+def first_of(names: list[str], most: int = 5) -> str:
+    """Return the first of these names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def more_of_it(settings: Settings, progress: Progress) -> str:
     """Return the flags with which ``--resume`` trains a run that has ended for as long again."""
     patience = settings.patience
@@ -81,11 +87,13 @@ class Reporter:
         model: CharRNN,
         batches: Batches,
         val_ids: Tensor,
+        held_out: list[str],
         dtype: torch.dtype,
         budget: Budget,
         progress: Progress,
     ) -> None:
-        """Print what was chosen and how long it will take."""
+        """Print what was chosen and how long it will take. ``held_out`` are the names of the files
+        that are held out."""
         n_weights = sum(weight.numel() for weight in model.parameters())
         hiding = f", {model.hide.p:.0%} of the characters hidden" if model.hide.p else ""
         at = f"; resumed at step {progress.step:,}, after {duration(progress.seconds)}"
@@ -98,6 +106,7 @@ class Reporter:
             f"{model.n_layers}, dropout {model.drop_prob:g}{hiding}, {n_weights:,} weights",
             f"text: {len(batches.ids):,} characters to learn from, {len(val_ids):,} held out, "
             f"{len(model.unique_tokens)} distinct",
+            *([f"held out: {first_of(held_out)}"] if held_out else []),
             f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
             f"{settings.lr:g}, clip {settings.clip:g}, seed {settings.seed}",
             " or ".join(lasts)
@@ -106,10 +115,13 @@ class Reporter:
         )
         if len(batches.ids) < SHORT:
             self.say("a text this short will be learned by heart; more text helps most")
-        if (more := unlikeness(batches.ids, val_ids, len(model.unique_tokens))) > UNLIKE:
+        more = unlikeness(batches.ids, val_ids, len(model.unique_tokens))
+        if abs(more) > UNLIKE:
+            than, cost = ("harder", "more") if more > 0 else ("easier", "less")
+            advice = "; --val-split lines, paragraphs or files holds out parts from all over it"
             self.say(
-                f"the held-out end is unlike the rest of the text (its pairs of characters cost "
-                f"{more:.2f} nats more); if the file is a sorted list, try --val-split lines"
+                f"the held-out text is {than} than the rest: its pairs of characters cost "
+                f"{abs(more):.2f} nats {cost}{advice if settings.val_split == 'end' else ''}"
             )
         done = budget.fraction_done(progress)
         if done >= 1:

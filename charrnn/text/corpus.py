@@ -30,6 +30,7 @@ from charrnn.text.sources import (
     identify,
     read_text,
 )
+from charrnn.text.split import choose_parts
 from charrnn.text.vocabulary import UNKNOWN, Vocabulary, code_points
 
 CACHE_ABOVE = 1 << 26  # bytes of text; the ids of a longer one are kept in a file beside it
@@ -49,6 +50,8 @@ class Corpus:
     notes: list[str]  # sentences on files left out, changed line ends, and the like
     name: str = ""  # what --data named
     files: tuple[str, ...] = ()  # of the files found in folders: the names within these
+    file_names: tuple[str, ...] = ()  # of all its files, for messages
+    file_ends: tuple[int, ...] = ()  # where each of these ends: characters from the start
 
     def encode_with(self, tokens: tuple[str, ...]) -> Tensor:
         """Return the text's ids for a model with these tokens, mapped from a file.
@@ -59,6 +62,24 @@ class Corpus:
             return self.ids
         new_ids = Vocabulary(tokens).encode("".join(self.vocabulary.tokens)).numpy()
         return self.recode((ids.numpy() for ids in self.ids.split(BLOCK)), new_ids)
+
+    def held_out_files(self, val_frac: float, val_split: str, seed: int) -> list[str]:
+        """Return the names of the files that ``split_text`` holds out, in whole or in part; none
+        where there is only one file, or where lines or paragraphs of any file are held out."""
+        if len(self.file_ends) < 2 or val_split not in ("end", "files"):
+            return []
+        n_val = round(len(self.ids) * val_frac)
+        ends = torch.tensor(self.file_ends)
+        if val_split == "files":
+            lengths = ends.diff(prepend=torch.tensor([0]))
+            chosen = choose_parts(lengths, n_val, val_split, seed)
+            return [self.file_names[i] for i in chosen.nonzero().flatten().tolist()]
+        n_train = len(self.ids) - n_val
+        first = int((ends <= n_train).sum())  # the first file that is held out
+        names = list(self.file_names[first:])
+        if n_train > (self.file_ends[first - 1] if first else 0):
+            names[0] = f"the end of {names[0]}"
+        return names
 
     def recode(self, blocks: Iterable[np.ndarray], new_ids: np.ndarray) -> Tensor:
         """Replace each number ``i`` in ``blocks`` by ``new_ids[i]``, or leave it out where that is
@@ -135,7 +156,12 @@ def load_corpus(
             ids, tokens = _open_encoded(file)
     _refuse_many(len(tokens), most_tokens)  # a cache made for evaluation may have more
     files = tuple(os.path.relpath(s.name, s.folder) for s in text.sources if s.folder)
-    return Corpus(ids, Vocabulary(tokens), text.fingerprint, paths, notes, name, files)
+    names = tuple(
+        os.path.relpath(s.name, Path(s.folder).parent) if s.folder else os.path.basename(s.name)
+        for s in text.sources
+    )
+    ends = tuple(np.cumsum(text.lengths).clip(max=len(ids)).tolist())  # the last may end anywhere
+    return Corpus(ids, Vocabulary(tokens), text.fingerprint, paths, notes, name, files, names, ends)
 
 
 def _own_text(

@@ -209,6 +209,7 @@ class Identity:
     size: int  # bytes of it in UTF-8
     has_grown: bool  # the text with the earlier fingerprint is the beginning of this one
     notes: list[str]  # sentences on files left out and changed line ends
+    lengths: list[int]  # characters of each source, with the line end that ``read_text`` adds
 
 
 def identify(
@@ -221,13 +222,14 @@ def identify(
     where there is no text, and as ``read_blocks`` does for files that were named.
     """
     if earlier is not None and not _may_hold(sources, _size_of(earlier)):
-        return Identity(sources, "another", 0, False, [])
+        return Identity(sources, "another", 0, False, [], [])
     left_out = {folder: defaultdict(list, kinds) for folder, kinds in left_out.items()}
     digest, texts, problem = _Digest(earlier), [], None
     changed: list[str] = []
+    lengths: list[int] = []
     for source in sources:
         try:
-            after, kind, is_changed = _read_on(digest, source, encoding)
+            after, kind, n_chars, is_changed = _read_on(digest, source, encoding)
         except UserError as error:
             if source.folder is None:
                 raise
@@ -236,12 +238,13 @@ def identify(
         if not kind:
             digest = after
             texts.append(source)
+            lengths.append(n_chars)
             changed += is_changed
         elif source.folder:
             name = os.path.basename(source.name)
             left_out[source.folder][kind] = [*left_out[source.folder][kind], name]
         if digest.is_longer():
-            return Identity(sources, "another", 0, digest.has_grown, [])
+            return Identity(sources, "another", 0, digest.has_grown, [], [])
     notes = _notes(left_out, changed)
     if problem and not texts:
         raise problem
@@ -250,7 +253,7 @@ def identify(
     if not texts:
         folder = next(iter(left_out))
         raise UserError("; ".join([f"{folder}: no text in this folder", *notes, f"give {A_TEXT}"]))
-    return Identity(texts, digest.fingerprint(), digest.size, digest.has_grown, notes)
+    return Identity(texts, digest.fingerprint(), digest.size, digest.has_grown, notes, lengths)
 
 
 class _Digest:
@@ -291,20 +294,25 @@ class _Digest:
         return f"{self.hash.hexdigest()}-{self.size}"
 
 
-def _read_on(digest: _Digest, source: Source, encoding: str) -> tuple[_Digest, str, list[str]]:
-    """Return the digest after this source; why it is left out, or ""; its name, if its line ends
-    were changed. Raises UserError as ``read_blocks`` does."""
-    digest, kind = digest.copy(), "empty"
+def _read_on(digest: _Digest, source: Source, encoding: str) -> tuple[_Digest, str, int, list[str]]:
+    """Return the digest after this source; why it is left out, or ""; its length in characters,
+    with a last line end; its name, if its line ends were changed.
+
+    Raises UserError as ``read_blocks`` does.
+    """
+    digest, kind, n_chars, last = digest.copy(), "empty", 0, "\n"
     changed: list[str] = []
     for text in read_blocks(source, encoding, changed):
         if kind and source.folder and PAGE in text[:1024]:
-            return digest, "of our pages", []
+            return digest, "of our pages", 0, []
         kind = ""
+        n_chars += len(text)
+        last = text[-1]
         digest.update(text.encode("utf-8", "surrogatepass"))
         if digest.is_longer():
             break
     digest.end_file()
-    return digest, kind, changed
+    return digest, kind, n_chars + (last != "\n"), changed
 
 
 def _size_of(fingerprint: str | None) -> int:

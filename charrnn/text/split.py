@@ -1,12 +1,21 @@
 """Split a text into the part to train on and the part that is held out."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from charrnn.errors import UserError
+from charrnn.system.console import brief
 
 MOST_PAIRED = 300  # distinct characters whose pairs are counted
-MOST_LINES = 1 << 26  # characters of a text that is split by lines, in memory
+MOST_LINES = 1 << 26  # characters of a text whose lines or other parts are chosen, in memory
+TOO_FEW = {
+    "lines": "the text has too few lines",
+    "paragraphs": "the text has too few blocks between blank lines, or lines such as =====",
+    "files": "the text is in too few files; name several, or a folder",
+}
 
 
 def split_text(
@@ -15,12 +24,17 @@ def split_text(
     tokens: tuple[str, ...] = (),
     val_split: str = "end",
     seed: int = 0,
+    file_ends: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor]:
-    """(training ids, held-out ids): held out are the last ``val_frac`` of the text, or, with
-    ``val_split`` "lines" and ids of ``tokens``, as much in lines from all over it, by ``seed``.
+    """Return (training ids, held-out ids) of a text with these ``tokens``, in files that end at
+    ``file_ends``.
 
-    Raises UserError when either part would hold fewer than the 2 characters a prediction needs,
-    and for lines of a text of more than ``MOST_LINES`` characters.
+    With ``val_split`` "end" the last ``val_frac`` of the text is held out. With "lines",
+    "paragraphs" or "files" it is some of these from all over the text, chosen by ``seed``: at most
+    ``val_frac`` of the text, but at least one of them.
+
+    Raises UserError where either part would have fewer than the 2 characters that a prediction
+    needs, and for lines, paragraphs and files of more than ``MOST_LINES`` characters.
     """
     n_val = round(len(ids) * val_frac)
     if n_val < 2 or len(ids) - n_val < 2:
@@ -30,22 +44,66 @@ def split_text(
         )
     if val_split == "end":
         return ids[:-n_val], ids[-n_val:]
+    if val_split not in TOO_FEW:  # a checkpoint may say anything
+        raise UserError(f"--val-split: no such way to hold out a text: {brief(val_split)}")
     if len(ids) > MOST_LINES:
         raise UserError(
-            f"--val-split lines: {len(ids):,} characters are more than the {MOST_LINES:,} whose "
-            "lines fit into memory; use --val-split end"
+            f"--val-split {val_split}: {len(ids):,} characters are more than the {MOST_LINES:,} "
+            f"whose {val_split} fit into memory; use --val-split end"
         )
-    ends = torch.tensor([len(ids)])  # the last line may have no end
+    ends = _part_ends(ids, tokens, val_split, file_ends)
+    lengths = ends.diff(prepend=torch.tensor([0]))
+    held_out = choose_parts(lengths, n_val, val_split, seed).repeat_interleave(lengths)
+    if min(int(held_out.sum()), int((~held_out).sum())) < 2:
+        raise UserError(f"--val-split {val_split}: {TOO_FEW[val_split]}; use --val-split end")
+    return ids[~held_out], ids[held_out]
+
+
+def choose_parts(lengths: Tensor, n_val: int, val_split: str, seed: int) -> Tensor:
+    """Return which parts of a text, of these lengths, are held out ``[n_parts]`` bool: together at
+    most ``n_val`` characters long, or the shortest one."""
+    most = max(n_val, int(lengths.min()))
+    order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed))
+    if val_split != "lines":  # which are chosen as in earlier versions: up to the first long one
+        order = order[lengths[order] <= most]
+    chosen = torch.zeros(len(lengths), dtype=torch.bool)
+    chosen[order[lengths[order].cumsum(0) <= most]] = True
+    return chosen
+
+
+def _part_ends(
+    ids: Tensor, tokens: tuple[str, ...], val_split: str, file_ends: Sequence[int]
+) -> Tensor:
+    """Return where the lines, paragraphs or files of a text end ``[n_parts]``."""
+    if val_split == "files":
+        return torch.tensor(file_ends or [len(ids)])
+    ends = torch.tensor([len(ids)])  # the last line may have no line end
     if "\n" in tokens:
         ends = torch.cat(((ids == tokens.index("\n")).nonzero().flatten() + 1, ends)).unique()
-    lengths = ends.diff(prepend=torch.tensor([0]))
-    order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed))
-    chosen = torch.zeros(len(ends), dtype=torch.bool)
-    chosen[order[lengths[order].cumsum(0) <= max(n_val, int(lengths.min()))]] = True
-    held_out = chosen.repeat_interleave(lengths)
-    if min(int(held_out.sum()), int((~held_out).sum())) < 2:
-        raise UserError("--val-split lines: the text has too few lines; use --val-split end")
-    return ids[~held_out], ids[held_out]
+        if val_split == "paragraphs":
+            last = ends[_ends_paragraph(ids.numpy(), ends.numpy(), tokens)]
+            ends = torch.cat((last, ends[-1:], torch.tensor(file_ends, dtype=torch.long))).unique()
+    return ends
+
+
+def _ends_paragraph(ids: np.ndarray, ends: np.ndarray, tokens: tuple[str, ...]) -> Tensor:
+    """Return which lines are the last before a paragraph begins ``[n_lines]`` bool. Paragraphs are
+    separated by blank lines, by lines of three or more of one sign (=====), and by %.
+
+    ``ends`` are the ends of the lines in ``ids``.
+    """
+    starts = np.append(0, ends[:-1])
+    first = ids[starts]
+    # a line of one sign differs from what stands before it in two places: at its start and its end
+    differs = np.append(True, ids[1:] != ids[:-1])
+    is_uniform = np.add.reduceat(differs, starts, dtype=np.int64) == 2
+    lengths = ends - starts - 1  # without the line end
+    is_sign = np.array([not (token.isalnum() or token.isspace()) for token in tokens])[first]
+    is_percent = np.array([token == "%" for token in tokens])[first]
+    is_rule = is_uniform & ((is_sign & (lengths >= 3)) | (is_percent & (lengths == 1)))
+    separates = is_rule | np.array([token == "\n" for token in tokens])[first]
+    separates[:-1] &= ~separates[1:]
+    return torch.from_numpy(separates)
 
 
 def pair_costs(rows: Tensor, n_tokens: int) -> Tensor:

@@ -48,7 +48,8 @@ FLAGS = {
     "val_split": Flag(
         "text",
         "NAME",
-        "end: hold out the end of the text; lines: lines from all over it, for sorted lists",
+        "end: hold out the end of the text; lines, paragraphs (between blank lines, or lines such "
+        "as =====) or files: some of them from all over it, chosen by --seed",
     ),
     "preset": Flag(
         "model",

@@ -39,7 +39,7 @@ class Settings:
     encoding: str = one_of(AnyText(), "utf-8")
     min_count: int = one_of(COUNT, 1)
     val_frac: float = one_of(BETWEEN_0_AND_1)
-    val_split: str = one_of(("end", "lines"), "end")
+    val_split: str = one_of(("end", "lines", "paragraphs", "files"), "end")
     ckpt: str = one_of(AnyText(), "rnn.net")
     keep: str = one_of(("best", "all"), "best")
     tensorboard: str | None = one_of(AnyText(), None, optional=True)

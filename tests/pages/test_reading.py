@@ -45,13 +45,16 @@ def test_its_own_text_is_recognised_and_only_its_end_read() -> None:
     assert (text.split, len(text.ids[0])) == ("all", 100)
 
 
-def test_held_out_lines_are_those_of_the_training() -> None:
+@pytest.mark.parametrize("val_split", ["lines", "paragraphs", "files"])
+def test_held_out_parts_are_those_of_the_training(val_split: str) -> None:
     lines = [f"{i % 7}{'ab' * (i % 5)}\n" for i in range(100)]
-    Path("a.txt").write_text("".join(lines))
+    Path("a.txt").mkdir()  # a folder
+    for i in range(0, 100, 10):
+        Path(f"a.txt/{i:02}").write_text("\n".join(lines[i : i + 10]))
     corpus = load_corpus(["a.txt"])
     tokens = corpus.vocabulary.tokens
-    expected = split_text(corpus.ids, 0.3, tokens, "lines", 5)[1]
-    settings = {"val_split": "lines", "seed": 5}
+    expected = split_text(corpus.ids, 0.3, tokens, val_split, 5, corpus.file_ends)[1]
+    settings = {"val_split": val_split, "seed": 5}
     own = {"fingerprint": corpus.fingerprint, "val_frac": 0.3, "settings": settings}
     text = read([tokens[::-1]], **own)
     assert text.split == "val"
@@ -189,7 +192,7 @@ def test_only_what_both_models_held_out_is_read() -> None:
         assert [len(ids) for ids in text.ids] == [60, 60]
     for abouts in (lines, [lines[0], ends[0]]):
         both = models(*abouts)
-        with pytest.raises(UserError, match="held out different lines"):
+        with pytest.raises(UserError, match="held out different parts"):
             read_text(args, both, read_corpus(args, both))
     assert len(read_text(args, models(lines[0], lines[0]), load_corpus(["a.txt"])).ids[0]) == 30
 

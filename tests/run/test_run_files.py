@@ -336,6 +336,30 @@ def test_a_run_on_a_folder_reads_the_same_files_again(
     assert go_on(tmp_path, data=[str(folder)], epochs=2).status == 0
 
 
+@pytest.mark.parametrize("val_split", ["end", "files"])
+def test_what_is_held_out_of_several_files_is_named_and_stays_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], val_split: str
+) -> None:
+    folder = tmp_path / "poems"
+    folder.mkdir()
+    for i in range(8):
+        Path(write_text(tmp_path, 60, i)).rename(folder / f"{i}.txt")
+    given = {"data": [str(folder)], "val_split": val_split, "val_frac": 0.3, "epochs": 2}
+    whole = tiny(tmp_path / "whole", **given).log
+    names = whole[0]["held_out"]
+    assert len(names) == 3 if val_split == "end" else len(names) == 2
+    assert names[-1 if val_split == "end" else slice(0)] in ("poems/7.txt", [])
+    assert f"held out: {', '.join(names)}" in capsys.readouterr().out
+    assert "held_out" not in load_dict(tmp_path / "whole" / "rnn.net")
+    run_stopped_at(tmp_path / "cut", 10, **given)
+    capsys.readouterr()
+    resumed = go_on(tmp_path / "cut").log
+    assert f"held out: {', '.join(names)}" in capsys.readouterr().out
+    assert resumed[0]["held_out"] == names and resumed[-1]["val_loss"] == whole[-1]["val_loss"]
+    alone = tiny(tmp_path / "alone", data=[str(folder / "0.txt")])
+    assert "held_out" not in alone.log[0] and "held out: " not in capsys.readouterr().out
+
+
 def test_of_a_text_that_is_too_long_no_more_is_read(tmp_path: Path) -> None:
     with open(tmp_path / "a.txt", "wb") as file:
         file.truncate(1 << 42)  # a hole of 4 TB

@@ -25,6 +25,7 @@ from charrnn.errors import UserError
 from charrnn.text import corpus
 from charrnn.text.corpus import Corpus, load_corpus
 from charrnn.text.download import download
+from charrnn.text.split import split_text
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import get_batches
 
@@ -187,6 +188,31 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert found.notes == [
         f"left out of {folder}: 3 found before under another name (again)",
     ]
+
+
+def test_where_files_end(tmp_path: Path, any_block: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ("one", "", "\ufeff", "two\r\n", "\r\n\n", "\u0436\n\u0436")
+    for i, text in enumerate(texts):
+        (tmp_path / f"{i}.txt").write_bytes(text.encode())
+    (tmp_path / "3a.txt").write_bytes(b"no text\n\xff")
+    for limit in (1 << 26, 2, 2):  # without a cache, and when it is made and read
+        monkeypatch.setattr(corpus, "CACHE_ABOVE", limit)
+        found = load_corpus([str(tmp_path)])
+        assert found.file_ends == (4, 8, 10, 13) and len(found.ids) == 13
+        names = [f"{tmp_path.name}/{i}.txt" for i in (0, 3, 4, 5)]
+        assert list(found.file_names) == names
+    assert len(list(tmp_path.glob("*.ids"))) == 1
+    assert found.held_out_files(0.5, "end", 1) == [f"the end of {names[1]}", *names[2:]]
+    assert found.held_out_files(0.4, "end", 1) == names[2:]
+    for seed in range(9):
+        held_out = found.held_out_files(0.3, "files", seed)
+        ids = split_text(found.ids, 0.3, (), "files", seed, found.file_ends)[1]
+        parts = dict(zip(names, ("one\n", "two\n", "\n\n", "\u0436\n\u0436"), strict=True))
+        assert found.vocabulary.decode(ids) == "".join(parts[name] for name in held_out) != ""
+    for val_split in ("lines", "paragraphs"):
+        assert found.held_out_files(0.3, val_split, 1) == []
+    alone = load_corpus([str(tmp_path / "0.txt")])
+    assert alone.file_ends == (3,) and alone.held_out_files(0.5, "end", 1) == []
 
 
 def test_empty_files_add_nothing(tmp_path: Path) -> None:

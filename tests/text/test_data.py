@@ -1,5 +1,7 @@
 """Text, vocabulary and batches."""
 
+from itertools import accumulate
+
 import pytest
 import torch
 
@@ -45,6 +47,54 @@ def test_lines_are_held_out_whole() -> None:
     train, held_out = split_text(ids, 0.3, ("\n", "a", "b", "c"), "lines")
     lines = "".join("\nabc"[i] for i in held_out).splitlines()
     assert set(lines) <= {"aaa", "bb", "ccc", "cccaaa"} and len(train) + len(held_out) == 100
+
+
+def split_of(parts: list[str], val_split: str, seed: int, are_files: bool) -> list[str]:
+    """What is trained on and what is held out of a text that consists of these parts."""
+    text = "".join(parts)
+    ends = list(accumulate(map(len, parts))) if are_files else [len(text)]
+    vocabulary = Vocabulary.from_text(text)
+    ids = vocabulary.encode(text).to(torch.uint8)
+    return [
+        vocabulary.decode(ids)
+        for ids in split_text(ids, 0.3, vocabulary.tokens, val_split, seed, ends)
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", "=====\n", "%\n", "\n***\n\n---\n", ""])
+@pytest.mark.parametrize("val_split", ["paragraphs", "files"])
+def test_paragraphs_and_files_are_held_out_whole(val_split: str, end: str) -> None:
+    are_files = val_split == "files" or not end
+    # what separates no paragraphs: a few signs, several letters, other lines that begin so
+    body = "<{0}>\n==\n}}\n%%\n%a\naaa\n===b\n==={0}\n"
+    parts = [body.format(i) + "b" * (i % 7) + "\n" + end for i in range(30)]
+    chosen = set()
+    for seed in range(5):
+        trained, held_out = split_of(parts, val_split, seed, are_files)
+        inside = [f"<{i}>" in held_out for i in range(30)]
+        assert held_out == "".join(part for part, is_in in zip(parts, inside, strict=True) if is_in)
+        assert trained == "".join(p for p, is_in in zip(parts, inside, strict=True) if not is_in)
+        assert 0.2 < len(held_out) / len("".join(parts)) <= 0.3
+        chosen.add(held_out)
+    assert len(chosen) == 5
+
+
+def test_a_long_part_is_not_held_out_and_one_always_is() -> None:
+    long, short, shorter = "a" * 500 + "\n\n", "b" * 60 + "\n\n", "c" * 50 + "\n\n"
+    for val_split in ("paragraphs", "files"):
+        for seed in range(5):
+            assert split_of([long, short, shorter], val_split, seed, True)[1] in (
+                short + shorter,
+                short,
+                shorter,
+            )
+            assert split_of([short, long, shorter][::2], val_split, seed, True)[1] == shorter
+
+
+@pytest.mark.parametrize("val_split", ["lines", "paragraphs", "files"])
+def test_a_text_in_one_part_is_refused(val_split: str) -> None:
+    with pytest.raises(UserError, match=f"--val-split {val_split}: the text .* too few"):
+        split_of(["ab" * 50], val_split, 1, True)
 
 
 def test_lines_of_too_long_a_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -443,9 +443,10 @@ def test_a_sorted_list_is_noticed_and_held_out_by_lines(
     path = tmp_path / "names.txt"
     path.write_text("\n".join(names), encoding="utf-8")
     run_in(tmp_path, data=[str(path)], epochs=1, seq_length=32)
-    assert "hold out --val-split lines" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "the held-out text is harder" in out and "--val-split lines" in out
     run_in(tmp_path, data=[str(path)], epochs=1, seq_length=32, val_split="lines")
-    assert "hold out" not in capsys.readouterr().out
+    assert "held-out text is" not in capsys.readouterr().out
     corpus = load_corpus([str(path)])
     how = (corpus.vocabulary.tokens, "lines", 1)
     parts, again = (split_text(corpus.ids, 0.1, *how) for _ in range(2))
@@ -453,6 +454,9 @@ def test_a_sorted_list_is_noticed_and_held_out_by_lines(
     lines = [corpus.vocabulary.decode(part).split("\n") for part in parts]
     assert sorted(filter(None, lines[0] + lines[1])) == names and 190 < len(lines[1]) < 205
     assert {line[0] for line in lines[1] if line} == set("abcdefghij")
+    path.write_text("".join(chance.choices("aaaaabcdef", k=12_000)) + "a" * 1400, encoding="utf-8")
+    run_in(tmp_path, data=[str(path)], epochs=1, seq_length=32)
+    assert "the held-out text is easier" in capsys.readouterr().out
 
 
 def test_batches_are_a_function_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
