@@ -35,6 +35,7 @@ from charrnn.run.files import RunFiles
 from charrnn.run.report import Reporter
 from charrnn.system.cli import command
 from charrnn.system.console import catch_signals
+from charrnn.text.advice import advice
 from charrnn.text.corpus import load_corpus
 from charrnn.text.split import split_text
 from charrnn.training.batches import Batches
@@ -206,7 +207,7 @@ def train(
         notes = files.resume(state) if saved else files.begin()
         pieces = choose_pieces(train_ids, val_ids, len(tokens), progress.val_chars)
         report.header(settings, model, batches, val_ids, held_out, dtype, budget, progress)
-        report.say(*device_notes(settings.device, device), *corpus.notes, *notes)
+        report.say(*device_notes(settings.device, device), *corpus.notes, *advice(corpus), *notes)
         files.save(state)
         if not dist.is_main:
             torch.manual_seed(settings.seed + dist.rank + progress.step)  # each drops other units

@@ -32,7 +32,8 @@ FLAGS = {
     "data": Flag(
         "text",
         "PATH",
-        "files, a folder, - for stdin, or python-docs, the manual that every Python ships",
+        "files, a folder, - for stdin, or python-docs, the manual that every Python ships; a "
+        "table is read as it is",
         "data/anna.txt, downloaded once",
     ),
     "encoding": Flag("text", "NAME", "of the text; UTF-16 and UTF-32 tell by themselves"),
@@ -42,7 +43,7 @@ FLAGS = {
     "val_frac": Flag(
         "text",
         "P",
-        "share of the text, cut from its end, to judge the model by",
+        "share of the text to hold out, to judge the model by",
         "0.1, at most 200,000 characters",
     ),
     "val_split": Flag(
