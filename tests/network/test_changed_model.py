@@ -45,15 +45,14 @@ assert share.main([]) == 2
 """
 
 
-def readme_section(title: str) -> str:
-    """A section of README."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+def docs(name: str) -> str:
+    """A file of docs/."""
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def readme_block(language: str) -> str:
-    """The first code block of a language in README's section on changing the model."""
-    section = readme_section("Change the model")
+def code_block(language: str) -> str:
+    """The first code block of a language of the section on changing the model."""
+    section = docs("python.md").split("\n## Change the model\n")[1]
     return re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)[1]
 
 
@@ -80,13 +79,13 @@ def patched(source: str, diff: str) -> str:
 
 
 @pytest.mark.parametrize("example", ["diff", "python"])
-def test_everything_follows_the_examples_of_the_readme(tmp_path: Path, example: str) -> None:
+def test_everything_follows_the_examples_of_the_docs(tmp_path: Path, example: str) -> None:
     model = copy_program(tmp_path)
     source = model.read_text(encoding="utf-8")
     if example == "diff":
-        source, flags = patched(source, readme_block("diff")), []
+        source, flags = patched(source, code_block("diff")), []
     else:
-        source, flags = f"{source}\n\n{readme_block('python')}", ["--cell", "mingru"]
+        source, flags = f"{source}\n\n{code_block('python')}", ["--cell", "mingru"]
     model.write_text(source, encoding="utf-8")
     (tmp_path / "my.txt").write_text("abcd efgh\nhgfe dcba\n" * 300)
     (tmp_path / "new.txt").write_text("abcd eXgh\nhgfe dcba\n" * 300)  # a character more
@@ -169,7 +168,7 @@ for command in sys.argv[1:]:
 
 
 def test_the_exercises_for_a_class_as_typed(tmp_path: Path) -> None:
-    section = readme_section("For a class")
+    section = docs("class.md")
     code = [" ".join(words.split()) for words in re.findall(r"`(.*?)`", section, re.DOTALL)]
     commands = [words for words in code if re.match(r"python \S+ \S", words)]
     commands = [words for words in commands if not words.endswith("charrnn.curves")]
@@ -195,7 +194,7 @@ def test_the_exercises_for_a_class_as_typed(tmp_path: Path) -> None:
 
 
 def test_the_recipe_for_a_chat_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = re.search(r"`(python sample.py --interactive .*?)`", readme_section("My own text"))[1]
+    recipe = re.search(r"`(python sample.py --interactive .*?)`", docs("tips.md"))[1]
     text = "Me: who\nAnna: a cat\nMe: why\nAnna: no dog\n"
     monkeypatch.chdir(tmp_path)
     save_checkpoint("rnn.net", CharRNN(tuple(sorted(set(text))), 8, 1))

@@ -60,11 +60,11 @@ def test_the_notebook_loads_ours(tmp_path: Path) -> None:
     assert checkpoint["note"] == "kept"
 
 
-def test_the_readme_loads_ours_into_plain_pytorch_and_back(
+def test_the_docs_load_ours_into_plain_pytorch_and_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = next(part for part in readme.split("```python\n") if "back.net" in part)
+    docs = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    lines = next(part for part in docs.split("```python\n") if "back.net" in part)
     lines = lines.split("```")[0]
     assert "charrnn" not in lines
     monkeypatch.chdir(tmp_path)
@@ -72,7 +72,7 @@ def test_the_readme_loads_ours_into_plain_pytorch_and_back(
     torch.manual_seed(1)
     ours = CharRNN(tokens, 8, 2).eval()
     save_checkpoint("rnn.net", ours, note="kept")
-    exec(compile(lines, "README.md", "exec"), {})
+    exec(compile(lines, "files.md", "exec"), {})
     ids = torch.tensor([[ours.char2int[char] for char in "And Levin said"]])
     likeliest = tokens[ours(ids, ours.init_hidden(1))[0][-1].argmax()]
     assert capsys.readouterr().out == f"likeliest next character: {likeliest}\n"

@@ -1,4 +1,4 @@
-"""What the presets fill in, which values there may be, and one table for help and README."""
+"""What the presets fill in, which values there may be, and one table for help and docs."""
 
 import re
 from itertools import accumulate, chain, repeat
@@ -30,7 +30,7 @@ def step_time(n_hidden: int, n_layers: int, cell: str, batch_size: int, seq_leng
     return 60 * batch_size * seq_length / SPEED * cost(n_hidden, n_layers)
 
 
-README = ROOT / "README.md"
+FLAGS_TABLE = ROOT / "docs" / "flags.md"
 
 
 def resolve(n_chars: int = 2_000_000, on_accelerator: bool = False, **given: object) -> Settings:
@@ -187,9 +187,9 @@ def test_numbers() -> None:
     assert str(Number(int, 1, 9)) == "a whole number at least 1 and at most 9"
 
 
-def test_every_flag_is_in_the_help_and_in_the_readme_with_the_same_words() -> None:
+def test_every_flag_is_in_the_help_and_in_the_docs_with_the_same_words() -> None:
     shown = " ".join(make_parser().format_help().split())
-    table = README.read_text(encoding="utf-8").partition("| `train.py` | what |")[2]
+    table = FLAGS_TABLE.read_text(encoding="utf-8").partition("| `train.py` | what |")[2]
     row = re.compile(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \| ([^|]*?) \|", re.MULTILINE)
     rows = {name: words for name, *words in row.findall(table.partition("\n\n")[0])}
     for name, flag in FLAGS.items():

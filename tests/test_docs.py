@@ -1,0 +1,80 @@
+"""README and docs/ say what is so: names of tests, links, keys of files, lengths."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from runs import ROOT, run_in
+
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS += sorted((ROOT / "benchmarks").rglob("*.md"))
+MOST_WORDS = {"README.md": 1300, "benchmarks/README.md": 2000}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors that GitHub makes of a file's headings."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (path.parent / file).resolve() if file else path
+        assert found.exists(), f"{name(path)}: {target}"
+        assert not anchor or anchor in headings(found), f"{name(path)}: {target}"
+
+
+@pytest.mark.parametrize("path", MOST_WORDS)
+def test_what_is_to_be_short_is_short(path: str) -> None:
+    assert len((ROOT / path).read_text(encoding="utf-8").split()) <= MOST_WORDS[path]
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    tests = {
+        f"{file.stem}::{node.name}"
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    rows = [
+        line
+        for line in (ROOT / "docs" / "promises.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("|") and not line.startswith(("| what |", "|---"))
+    ]
+    assert len(rows) > 40
+    for row in rows:
+        named = re.findall(r"`(\w+::\w+)`", row)
+        assert named, f"no test: {row}"
+        assert set(named) <= tests, f"no such test: {set(named) - tests}"
+
+
+def first_column(path: str, after: str) -> set[str]:
+    """What stands in backquotes in the first column of the table below a heading."""
+    text = (ROOT / path).read_text(encoding="utf-8").partition(after)[2]
+    table = text[text.index("|---") :].partition("\n\n")[0]
+    return {
+        key for row in table.splitlines()[1:] for key in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+
+
+def test_keys_of_a_runs_files_are_those_of_the_docs(tmp_path: Path) -> None:
+    run_in(tmp_path, epochs=1)
+    saved = torch.load(tmp_path / "rnn.net")
+    assert first_column("docs/files.md", "## The model") == saved.keys()
+    first, *lines = map(json.loads, (tmp_path / "rnn.jsonl").read_text().splitlines())
+    fields = set().union(*lines)
+    assert first_column("docs/files.md", "## The log") == fields
+    assert {"settings", "text", "torch"} <= first.keys()
