@@ -39,7 +39,7 @@ def first_of(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def more_of_it(settings: Settings, progress: Progress) -> str:
+def longer(settings: Settings, progress: Progress) -> str:
     """Return the flags with which ``--resume`` trains a run that has ended for as long again."""
     patience = settings.patience
     if patience is not None and progress.is_out_of(patience):
@@ -125,7 +125,7 @@ class Reporter:
             )
         done = budget.fraction_done(progress)
         if done >= 1:
-            self.say(f"that run had ended; {more_of_it(settings, progress)} trains it further")
+            self.say(f"this run has already ended; {longer(settings, progress)} trains it further")
         # the bar counts time and speed from now on, without those of earlier processes
         self.bar.reset()
         self.bar.initial = self.bar.n = 100 * done
@@ -203,7 +203,7 @@ class Reporter:
         self.say(
             f"best held-out loss {final.loss:.4f} nats/char ({bits:.4f} bits), on all of it: {net}",
             f"next: python sample.py --ckpt {net}",
-            f"how it went: python -m charrnn.curves {log}; to show it: python -m charrnn.share "
+            f"its curves: python -m charrnn.curves {log}; to share it: python -m charrnn.share "
             f"--ckpt {net}",
-            f"more of it: python train.py --resume {resume} {more_of_it(settings, progress)}",
+            f"to train longer: python train.py --resume {resume} {longer(settings, progress)}",
         )

@@ -304,7 +304,7 @@ def _read_on(digest: _Digest, source: Source, encoding: str) -> tuple[_Digest, s
     changed: list[str] = []
     for text in read_blocks(source, encoding, changed):
         if kind and source.folder and PAGE in text[:1024]:
-            return digest, "of our pages", 0, []
+            return digest, "page of charrnn", 0, []
         kind = ""
         n_chars += len(text)
         last = text[-1]

@@ -148,7 +148,7 @@ def test_a_folder_leaves_out_what_we_wrote_there_and_says_so(tmp_path: Path) -> 
     assert note == (
         f"left out of {tmp_path}: 1 .ids (a.txt.0123.ids), 1 .jsonl (rnn.jsonl), 2 .net "
         "(rnn.1.net), 1 .resume (rnn.resume), 1 broken link (lost), 1 device or FIFO (fifo), "
-        "1 empty (none), 1 hidden (.rnn.lock), 2 not text (lr_0.01), 1 of our pages (mine.html)"
+        "1 empty (none), 1 hidden (.rnn.lock), 2 not text (lr_0.01), 1 page of charrnn (mine.html)"
     )
     assert text_of(tmp_path / "rnn.jsonl", tmp_path / "mine.html") == f"ours\n{page}"  # if named
 

@@ -425,7 +425,7 @@ def test_a_run_that_ended_can_go_on(tmp_path: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     resume = str(tmp_path / "rnn.resume")
     assert train.train(resume=resume).status == 0
-    assert "that run had ended" in capsys.readouterr().out
+    assert "this run has already ended" in capsys.readouterr().out
     assert (tmp_path / "rnn.net").read_bytes() == net and read_log(tmp_path) == log
     trained = train.train(resume=resume, epochs=6)
     assert trained.status == 0 and trained.log[-2]["epoch"] == 6
@@ -577,7 +577,7 @@ def test_a_run_without_patience_left_is_trained_further_by_more_of_it(
     steps = load_dict(tmp_path / "rnn.resume")["state"]["progress"]["step"]
     resume = str(tmp_path / "rnn.resume")
     assert train.train(resume=resume, epochs=80).status == 0
-    assert "had ended; --patience 6 trains it further" in capsys.readouterr().out
+    assert "already ended; --patience 6 trains it further" in capsys.readouterr().out
     at_step(monkeypatch, 10, interrupt)
     assert train.train(resume=resume, patience=6).status == 130
     assert load_dict(resume)["state"]["progress"]["step"] == steps + 10
