@@ -1,9 +1,12 @@
 """What is said about a text before it is trained on."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from runs import ROOT
 
 from charrnn.text import advice as module
 from charrnn.text.advice import advice, count_invisible
@@ -24,6 +27,19 @@ def test_tables_are_read_as_they_are_and_that_is_said(tmp_path: Path) -> None:
     assert advice(load_corpus([str(tmp_path / "d.txt")])) == []
     (sentence,) = advice(load_corpus([str(tmp_path / name) for name in names]))
     assert sentence.startswith("a.csv and 2 more: read as it is")
+
+
+def test_the_docs_extract_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    docs = (ROOT / "docs" / "tips.md").read_text(encoding="utf-8").partition("## A column")[2]
+    for_csv, for_jsonl = re.findall(r"```python\n(.*?)```", docs, flags=re.DOTALL)[:2]
+    Path("titles.csv").write_text('id,title\n0,"Lamp, ""old"""\n1,"two\nlines"\n2,\u00e9t\u00e9\n')
+    exec(for_csv, {})
+    assert Path("titles.txt").read_text() == 'Lamp, "old"\ntwo lines\n\u00e9t\u00e9'
+    lines = [{"id": 1, "text": "one\ntwo"}, {"text": "\u00e9"}]
+    Path("tweets.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    exec(for_jsonl, {})
+    assert Path("tweets.txt").read_text() == "one two\n\u00e9"
 
 
 def test_invisible_characters_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
