@@ -45,4 +45,4 @@ class Board:
         self.writer = None  # a writer that failed stays broken; the next point gets a new one
         if not self.has_failed:
             self.has_failed = True
-            say(f"--tensorboard {self.folder}: points are missing: {error}; the run goes on")
+            say(f"--tensorboard {self.folder}: points are missing: {error}; the run continues")

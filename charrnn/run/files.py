@@ -293,7 +293,7 @@ class RunFiles:
         if not self.is_main:
             return True
         if name and _has_state(path):
-            _print_unsaved(f"{path}: is another run's; this one goes on without it")
+            _print_unsaved(f"{path}: is another run's; this one continues without it")
             return False
         return self._try(path, lambda: save_checkpoint(path, model, **contents))
 
@@ -343,10 +343,10 @@ class RunFiles:
         except (OSError, UserError) as error:
             problem = f"{path}: {reason(error)}" if isinstance(error, OSError) else str(error)
             if path not in self.paths:  # a model kept on the way has only this one try
-                _print_unsaved(f"{problem}; the run goes on without it")
+                _print_unsaved(f"{problem}; the run continues without it")
                 return False
             if not self.save_errors:
-                _print_unsaved(f"{problem}; the run goes on, and tries again")
+                _print_unsaved(f"{problem}; the run continues, and tries again")
             self.save_errors[path] = problem
             return False
         self.save_errors.pop(path, None)

@@ -166,14 +166,14 @@ class Reporter:
         ``done`` is the share of the run that is done."""
         if self.out.stream is None:
             return
-        text = sample(model, 200, prime, seed=batches.seed, dtype=torch.float32)
+        texts = sample(model, 200, prime, num_samples=1, seed=batches.seed, dtype=torch.float32)
         n_read = progress.val_chars
         part = f" on {n_read:,} characters from all over it" if n_read < n_held_out else ""
         self.say(
             f"\nstep {progress.step}, epoch {progress.step / batches.per_epoch:.2f}, "
             f"{progress.seconds:.0f} s: train {train_loss:.4f}, held out {val_loss:.4f} nats/char "
             f"({val_loss / math.log(2):.4f} bits){part}",
-            text.rstrip("\n") + "\n",
+            "".join(texts).rstrip("\n") + "\n",
         )
         guessing = math.log(len(model.unique_tokens))
         if val_loss > guessing > 0 and done >= WARMED_UP:

@@ -500,7 +500,7 @@ def test_kept_models_are_written_last_and_lost_ones_do_not_end_a_run(
     assert trained.status == 0 and trained.log[-1]["final"] and not stale.exists()
     out = capsys.readouterr().out
     assert out.count("could not save") == 1
-    assert "No space left on device; make room there; the run goes on without it" in out
+    assert "No space left on device; make room there; the run continues without it" in out
     evaluated = [x for x in trained.log[1:-1] if x["val_loss"] is not None]
     assert len(list(tmp_path.glob("rnn.step*.net"))) == len(evaluated) - 1 > 0
     first = next(i for i, name in enumerate(order) if ".step" in name)
@@ -586,7 +586,7 @@ def test_what_tensorboard_cannot_write_costs_points_not_the_run(
     tensorboard.broken = problem
     assert tiny(tmp_path, tensorboard=str(tmp_path / "board")).status == 0
     err = capsys.readouterr().err
-    assert err.count(problem) == 1 and "the run goes on" in err
+    assert err.count(problem) == 1 and "the run continues" in err
     (tmp_path / "file").write_text("in the way")
     assert tiny(tmp_path, tensorboard=str(tmp_path / "file")).status == 0
 

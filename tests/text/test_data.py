@@ -97,11 +97,15 @@ def test_a_text_in_one_part_is_refused(val_split: str) -> None:
         split_of(["ab" * 50], val_split, 1, True)
 
 
-def test_lines_of_too_long_a_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("val_split", ["lines", "paragraphs", "files"])
+def test_lines_of_too_long_a_text_are_refused(
+    monkeypatch: pytest.MonkeyPatch, val_split: str
+) -> None:
     monkeypatch.setattr("charrnn.text.split.MOST_LINES", 99)
     ids = torch.tensor([1, 0] * 50)
-    with pytest.raises(UserError, match="--val-split lines: 100 characters are more than the 99"):
-        split_text(ids, 0.1, ("\n", "a"), "lines")
+    message = f"--val-split {val_split}: 100 characters are more than the 99"
+    with pytest.raises(UserError, match=message):
+        split_text(ids, 0.1, ("\n", "a"), val_split, 1, (50, 100))
     assert len(split_text(ids, 0.1, ("\n", "a"), "end")[1]) == 10
 
 
