@@ -27,7 +27,7 @@ from charrnn.network.model import CharRNN
 from charrnn.text.corpus import load_corpus
 from charrnn.text.split import split_text
 from charrnn.training.flags import parse_args
-from charrnn.training.settings import Settings, cost, resolve_settings
+from charrnn.training.settings import Settings, relative_step_time, resolve_settings
 from charrnn.training.state import Progress
 
 MINUTES = 2.0
@@ -70,10 +70,11 @@ def train_by_steps(n_steps: int, **given: Any) -> train.Trained:
     class BySteps(train.Budget):
         def fraction_done(self, progress: Progress) -> float:
             size = state["settings"].n_hidden, state["settings"].n_layers
-            return min(1.0, progress.step * cost(*size) / n_steps)
+            return min(1.0, progress.step * relative_step_time(*size) / n_steps)
 
     def step_time(n_hidden: int, n_layers: int, cell: str, batch_size: int, length: int) -> float:
-        return 60 * MINUTES / n_steps * cost(n_hidden, n_layers) * batch_size * length / 2048
+        times = relative_step_time(n_hidden, n_layers) * batch_size * length / 2048
+        return 60 * MINUTES / n_steps * times
 
     def resolve(*args: Any) -> Settings:
         state["settings"] = resolve_settings(*args[:-1], step_time)

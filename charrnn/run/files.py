@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,6 @@ from charrnn.training.batches import Batches
 from charrnn.training.settings import Settings
 from charrnn.training.state import Progress, TrainState
 
-OF_THE_MACHINE = (
-    "data",
-    "ckpt",
-    "init_from",
-    "device",
-    "prime",
-    "keep",
-    "tensorboard",
-)  # what decides no number
 LOSS, COUNT = Number(float, 0), Number(int, 0)
 MOST_NAMES = 1 << 20  # characters of the names of texts in folders
 
@@ -365,7 +356,8 @@ def _has_state(net: Path) -> bool:
 
 def reproducible(settings: Settings) -> dict[str, Any]:
     """Return the settings that decide the numbers: no names of this machine's files or devices."""
-    return {k: v for k, v in asdict(settings).items() if k not in OF_THE_MACHINE}
+    stored = (f.name for f in fields(Settings) if f.metadata.get("stored", True))
+    return {name: getattr(settings, name) for name in stored}
 
 
 def new_run_id(settings: Settings, fingerprint: str) -> str:

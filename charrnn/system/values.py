@@ -1,8 +1,8 @@
-"""Which values a setting, a flag or a stored field may have."""
+"""Rules for the values that a setting, a flag or a stored field may have."""
 
 import argparse
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from math import inf
 from typing import Any
@@ -15,7 +15,7 @@ LARGEST = sys.float_info.max
 
 @dataclass(frozen=True)
 class Number:
-    """Which numbers a setting may have; both a flag's type and the check of a stored value."""
+    """The finite numbers between two limits: a rule, and the type of a flag for argparse."""
 
     kind: type  # int or float
     low: float = -inf
@@ -23,9 +23,9 @@ class Number:
     exclusive_min: bool = False  # low itself is not allowed
     exclusive_max: bool = False
 
-    def __contains__(self, value: object) -> bool:
+    def __contains__(self, value: Any) -> bool:
         allowed = (int,) if self.kind is int else (int, float)
-        if type(value) not in allowed or not -LARGEST <= value <= LARGEST:  # NaN neither
+        if type(value) not in allowed or not -LARGEST <= value <= LARGEST:  # False for NaN, too
             return False
         above = value > self.low if self.exclusive_min else value >= self.low
         return above and (value < self.high if self.exclusive_max else value <= self.high)
@@ -40,7 +40,7 @@ class Number:
         return " ".join(words)
 
     def __call__(self, text: str) -> float:
-        """An argparse type. Raises ArgumentTypeError for what is no such number."""
+        """Return the number that ``text`` spells. Raises ArgumentTypeError if it is not allowed."""
         try:
             value = self.kind(text)
         except ValueError:
@@ -50,37 +50,52 @@ class Number:
         return value
 
 
-class AnyText:
-    """The texts that can be a name, a prime or a path."""
+@dataclass(frozen=True)
+class Rule:
+    """The values for which ``allows`` is true; ``words`` describe them in messages."""
+
+    allows: Callable[[Any], bool]
+    words: str
+    choices: tuple[str, ...] = ()  # all of them, where they can be listed
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, str) and 0 < len(value) < 100_000
+        return self.allows(value)
 
     def __str__(self) -> str:
-        return "a text of 1 to 99,999 characters"
+        return self.words
 
 
-class Texts:
-    """A list of such texts."""
-
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, list) and len(value) > 0 and all(v in AnyText() for v in value)
-
-    def __str__(self) -> str:
-        return "a name, or a list of at least one"
+def choice(*names: str) -> Rule:
+    """Return the rule that a value is one of these names."""
+    words = f"one of {', '.join(names)}"
+    return Rule(lambda value: type(value) is str and value in names, words, names)
 
 
-def one_of(values: Container, default: Any = MISSING, optional: bool = False) -> Any:
-    """A field whose value is one of ``values``, or None where it is ``optional``."""
-    return field(default=default, metadata={"values": values, "optional": optional})
+TEXT = Rule(
+    lambda v: isinstance(v, str) and 0 < len(v) < 100_000, "a text of 1 to 99,999 characters"
+)
+TEXTS = Rule(
+    lambda v: isinstance(v, list) and len(v) > 0 and all(each in TEXT for each in v),
+    "a name, or a list of at least one",
+)
+TRUE_OR_FALSE = Rule(lambda v: type(v) is bool, "True or False")
+
+
+def one_of(
+    values: Number | Rule, default: Any = MISSING, optional: bool = False, **more: Any
+) -> Any:
+    """Return a dataclass field whose values obey a rule, or may be None where ``optional`` or the
+    default is. ``more`` is put into the field's metadata."""
+    optional = optional or default is None
+    return field(default=default, metadata={"values": values, "optional": optional, **more})
 
 
 def check_fields(kind: type, values: Any, where: str) -> None:
-    """Check ``values`` by the ``one_of`` metadata of a dataclass's fields.
+    """Check a dict of values by the rules of a dataclass's fields.
 
-    A field that is missing has its default, so that what an older version saved is good. Raises
-    UserError that names ``where`` and the first value that is missing without having a default,
-    unknown or not one of those allowed.
+    A field without a value has its default, so that files of older versions can be loaded. Raises
+    UserError that names ``where`` and the first value that is unknown, not allowed, or missing
+    without a default.
     """
     if not isinstance(values, dict):
         raise UserError(f"{where}: not what train.py saves")
@@ -96,11 +111,5 @@ def check_fields(kind: type, values: Any, where: str) -> None:
 
 def check_value(name: str, value: Any, rule: Mapping[str, Any], where: str) -> None:
     """Raises UserError for a value that a field with this metadata cannot have."""
-    allowed = rule["values"]
-    is_choice = isinstance(allowed, (tuple, dict))
-    # of a tuple or dict, 1 == True and an unhashable value are no members
-    plain = type(value) in (bool, str) or not is_choice
-    good = (value is None and rule["optional"]) or (plain and value in allowed)
-    if not good:
-        words = f"one of {', '.join(map(str, allowed))}" if is_choice else allowed
-        raise UserError(f"{where}: {name} is {brief(value)}, not {words}")
+    if value not in rule["values"] and not (value is None and rule["optional"]):
+        raise UserError(f"{where}: {name} is {brief(value)}, not {rule['values']}")

@@ -1,10 +1,12 @@
-"""The settings of a run: which values each may have, and the presets for what is left open."""
+"""The settings of a run: one table of what each may be and how --help explains it, the presets,
+and what the laptop preset works out."""
 
 import difflib
 import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,86 +14,24 @@ import torch
 from charrnn.errors import UserError
 from charrnn.network.device import DTYPES
 from charrnn.network.model import CELLS, CharRNN
-from charrnn.system.values import AnyText, Number, Texts, check_fields, check_value, one_of
+from charrnn.system.values import (
+    TEXT,
+    TEXTS,
+    TRUE_OR_FALSE,
+    Number,
+    Rule,
+    check_fields,
+    check_value,
+    choice,
+    one_of,
+)
 
-PRESETS = ("auto", "notebook", "laptop", "accelerator")
 COUNT = Number(int, 1, 1_000_000)
 POSITIVE = Number(float, 0, 1e9, exclusive_min=True)
 BELOW_1 = Number(float, 0, 1, exclusive_max=True)
 BETWEEN_0_AND_1 = Number(float, 0, 1, exclusive_min=True, exclusive_max=True)
-CHANGEABLE = (
-    "data",
-    "device",
-    "dtype",
-    "epochs",
-    "minutes",
-    "patience",
-    "prime",
-    "tensorboard",
-)  # when a run goes on
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything that decides how a run goes; saved with it so that it can go on."""
-
-    data: list[str] | None = one_of(Texts(), None, optional=True)  # None: Anna Karenina
-    encoding: str = one_of(AnyText(), "utf-8")
-    min_count: int = one_of(COUNT, 1)
-    val_frac: float = one_of(BETWEEN_0_AND_1)
-    val_split: str = one_of(("end", "lines", "paragraphs", "files"), "end")
-    ckpt: str = one_of(AnyText(), "rnn.net")
-    keep: str = one_of(("best", "all"), "best")
-    tensorboard: str | None = one_of(AnyText(), None, optional=True)
-    init_from: str | None = one_of(AnyText(), None, optional=True)
-    preset: str = one_of(PRESETS, "auto")
-    device: str = one_of(AnyText(), "auto")
-    dtype: str = one_of(DTYPES, "auto")
-    seed: int = one_of(Number(int, 0, 2**31 - 1), 1)
-    prime: str | None = one_of(AnyText(), None, optional=True)  # None: the model's default
-    cell: str = one_of(CELLS, "lstm")
-    n_hidden: int = one_of(COUNT)
-    n_layers: int = one_of(COUNT)
-    drop_prob: float = one_of(BELOW_1)
-    batch_size: int = one_of(COUNT)  # rows of text read side by side
-    seq_length: int = one_of(COUNT)  # characters between two detachments of the hidden state
-    lr: float = one_of(POSITIVE)  # the peak
-    clip: float = one_of(POSITIVE)  # largest gradient norm
-    decay: bool = one_of((True, False))  # of the learning rate, to zero; else it is constant
-    # Muon moves the hidden matrices at this many times the rate; None: they move as the rest
-    muon_scale: float | None = one_of(POSITIVE, optional=True)
-    beta2: float = one_of(BELOW_1)
-    weight_decay: float = one_of(Number(float, 0, 1e9))
-    # either may be None, not both: the first to end ends the run
-    epochs: int | None = one_of(COUNT, optional=True)
-    minutes: float | None = one_of(POSITIVE, optional=True)
-    patience: int | None = one_of(COUNT, None, optional=True)  # evaluations without a better one
-
-    @property
-    def input_drop(self) -> float:
-        """Share of the characters hidden in training: some where a text is read so often that it
-        wants much dropout; a model that has read little learns less with it."""
-        if self.preset == "notebook":
-            return 0.0
-        return round(max(0.0, 0.4 * (self.drop_prob - 0.2)), 2)
-
-    @property
-    def cold_starts(self) -> float:
-        """Probability that a row of a batch starts from zeros instead of the state carried to it.
-
-        A model that has only seen carried states can lose its way for thousands of characters when
-        it reads from zeros in the middle of a text, as after a prime (benchmarks/README.md).
-        """
-        return 0.0 if self.preset == "notebook" else 0.02
-
-    @property
-    def label_smoothing(self) -> float:
-        """Share of each target that is spread evenly over all characters in training (Szegedy et
-        al. 2016, arXiv:1512.00567, section 7)."""
-        return 0.0 if self.preset == "notebook" else 0.01
-
-
-# notebook: the notebook's own; 54 large steps an epoch, so it learns slowly and wants a GPU
+# the notebook's own: 54 large steps an epoch, so it learns slowly and needs a GPU
 NOTEBOOK: dict[str, Any] = {
     "epochs": 15,
     "minutes": None,
@@ -107,55 +47,250 @@ NOTEBOOK: dict[str, Any] = {
     "beta2": 0.999,
     "weight_decay": 0.0,
 }
-# the notebook's model with four times its updates
-ACCELERATOR = NOTEBOOK | {
-    "drop_prob": 0.4,
-    "batch_size": 64,
-    "seq_length": 128,
-    "lr": 0.01,
-    "decay": True,
-    "muon_scale": 6.0,
-    "beta2": 0.99,
-    "weight_decay": 0.06,
+PRESETS: dict[str, dict[str, Any]] = {
+    "notebook": NOTEBOOK,
+    # laptop_defaults adds what depends on the text and on the speed of the machine
+    "laptop": {
+        "epochs": None,
+        "minutes": 2.0,
+        "clip": 0.1,  # about the norm halfway: earlier gradients, which are larger, weigh no more
+        "decay": True,
+        "muon_scale": 3.0,
+        "beta2": 0.99,
+    },
+    # the notebook's model with four times its updates
+    "accelerator": NOTEBOOK
+    | {
+        "drop_prob": 0.4,
+        "batch_size": 64,
+        "seq_length": 128,
+        "lr": 0.01,
+        "decay": True,
+        "muon_scale": 6.0,
+        "beta2": 0.99,
+        "weight_decay": 0.06,
+    },
 }
-# what the laptop preset decides by the speed of the machine
-BY_SPEED = {"n_hidden", "n_layers", "batch_size", "seq_length", "drop_prob", "weight_decay", "lr"}
+HELD_OUT, MOST_HELD_OUT = 0.1, 200_000  # share and characters of the text, in every preset
+# of the laptop preset. Its steps are small: with minutes to spend, updates are what is short
+BATCH_SIZE, SEQ_LENGTH = 32, 64  # where the text is long enough
+FEWEST_STEPS = 2400  # for which a model of 512 x 2 is chosen
+MOST_DROPOUT = 0.3  # however often a text is read
+LEAST_LR, MOST_LR = 0.004, 0.034
+
+GROUPS = ("text", "model", "length of the run", "training", "files")  # of --help, in this order
+
+
+def setting(
+    group: str,
+    values: Number | Rule,
+    help: str,
+    default: Any = MISSING,
+    metavar: str = "N",
+    shown: str = "",
+    optional: bool = False,
+    changeable: bool = False,
+    stored: bool = True,
+) -> Any:
+    """Return a field of Settings that has a flag.
+
+    ``shown`` is the default in words, where its value does not say enough or the laptop preset
+    works it out. ``changeable``: a resumed run may have another value. ``stored``: the model's file
+    has it, because it decides numbers; names of this machine's files and devices do not.
+    """
+    words = {"group": group, "help": help, "metavar": metavar, "shown": shown}
+    return one_of(values, default, optional, **words, changeable=changeable, stored=stored)
+
+
+text, model, training = (partial(setting, group) for group in ("text", "model", "training"))
+length = partial(setting, "length of the run", optional=True, changeable=True)
+files = partial(setting, "files", stored=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides how a run goes; saved with it, so that it can be resumed.
+
+    The model's file has the stored ones in this order, so another order gives other bytes.
+    """
+
+    data: list[str] | None = text(  # noqa: RUF009, it makes a dataclass field
+        TEXTS,
+        "files, a folder, - for stdin, or python-docs, the manual that every Python ships; a "
+        "table is read as it is",
+        None,
+        "PATH",
+        "data/anna.txt, downloaded once",
+        changeable=True,
+        stored=False,
+    )
+    encoding: str = text(TEXT, "of the text; UTF-16 and UTF-32 tell by themselves", "utf-8", "NAME")
+    min_count: int = text(
+        COUNT, "characters seen less often are all learned as U+FFFD", 1, shown="1, none"
+    )
+    val_frac: float = text(
+        BETWEEN_0_AND_1,
+        "share of the text to hold out, to judge the model by",
+        metavar="P",
+        shown=f"{HELD_OUT}, at most {MOST_HELD_OUT:,} characters",
+    )
+    val_split: str = text(
+        choice("end", "lines", "paragraphs", "files"),
+        "end: hold out the end of the text; lines, paragraphs (between blank lines, or lines such "
+        "as =====) or files: some of them from all over it, chosen by --seed",
+        "end",
+    )
+    ckpt: str = files(TEXT, "where the model goes", "rnn.net", "FILE")
+    keep: str = files(
+        choice("best", "all"),
+        "all: keep each evaluation's model, too, as CKPT.step001234.net",
+        "best",
+    )
+    tensorboard: str | None = files(
+        TEXT, "write the log for TensorBoard, too; needs that package", None, "DIR", changeable=True
+    )
+    prime: str | None = files(
+        TEXT,
+        "start of the sample shown after each evaluation",
+        None,
+        "TEXT",
+        "a newline, or the model's most frequent character",
+        changeable=True,
+    )
+    preset: str = model(
+        choice("auto", *PRESETS),
+        "fills in every setting not given; notebook: the classic notebook's; laptop: learns most "
+        "in a few CPU minutes; accelerator: the notebook's model with a better recipe; auto: "
+        "laptop on a CPU, else accelerator",
+        "auto",
+    )
+    device: str = training(
+        TEXT,
+        "auto, cpu, cuda, cuda:N or mps",
+        "auto",
+        "NAME",
+        "auto, the fastest there",
+        changeable=True,
+        stored=False,
+    )
+    dtype: str = training(
+        choice(*DTYPES),
+        "precision of the step's products; weights stay float32",
+        "auto",
+        shown="auto: bfloat16 on a CPU that has it in hardware, float16 on CUDA, else float32",
+        changeable=True,
+    )
+    seed: int = training(
+        Number(int, 0, 2**31 - 1),
+        "of every random number; same seed, text and machine: the same bytes, on a CPU by --epochs",
+        1,
+    )
+    cell: str = model(choice(*CELLS), "kind of recurrent layer", "lstm")
+    n_hidden: int = model(
+        COUNT,
+        "units per layer",
+        shown="512, up to 1024 where there is time, 256 or 384 for a short text that is read often",
+    )
+    n_layers: int = model(
+        COUNT,
+        "recurrent layers",
+        shown=f"1, or 2 where there is time for {FEWEST_STEPS:,} steps, or to read a short text "
+        "four times",
+    )
+    drop_prob: float = model(
+        BELOW_1,
+        "share of each layer's output dropped in training",
+        metavar="P",
+        shown=f"a fortieth for each time the text is read, {MOST_DROPOUT} at most",
+    )
+    init_from: str | None = model(
+        TEXT,
+        "start from this model, at its size; new characters get new rows",
+        None,
+        "FILE",
+        stored=False,
+    )
+    batch_size: int = training(
+        COUNT,
+        "rows of text read side by side; fewer means more updates",
+        shown=f"{BATCH_SIZE}, fewer for a short text",
+    )
+    seq_length: int = training(
+        COUNT,
+        "characters that gradients flow back through",
+        shown=f"{SEQ_LENGTH}, fewer for a short text",
+    )
+    lr: float = training(
+        POSITIVE,
+        "peak learning rate of AdamW; Muon's, for the hidden matrices, is a multiple of it",
+        metavar="X",
+        shown=f"0.17 / steps^0.25, between {LEAST_LR} and {MOST_LR}",
+    )
+    clip: float = training(POSITIVE, "largest gradient norm", metavar="X")
+    # without a flag: only the presets set these
+    decay: bool = one_of(TRUE_OR_FALSE)  # the learning rate falls to zero; else it is constant
+    # Muon's learning rate is this multiple of lr; None: AdamW moves the hidden matrices, too
+    muon_scale: float | None = one_of(POSITIVE, optional=True)
+    beta2: float = one_of(BELOW_1)
+    weight_decay: float = one_of(Number(float, 0, 1e9))
+    # either may be None, not both: the first to end ends the run
+    epochs: int | None = length(COUNT, "passes over the training text")
+    minutes: float | None = length(
+        POSITIVE, "wall-clock minutes; with --epochs, whichever ends first", metavar="M"
+    )
+    patience: int | None = length(COUNT, "end after N evaluations without a better one", None)
+
+    @property
+    def input_drop(self) -> float:
+        """The share of the characters hidden in training. It grows with dropout, which a text needs
+        that is read often; a model that has read little learns less with it."""
+        if self.preset == "notebook":
+            return 0.0
+        return round(max(0.0, 0.4 * (self.drop_prob - 0.2)), 2)
+
+    @property
+    def cold_starts(self) -> float:
+        """The probability that a row of a batch starts from zeros, not from the carried state.
+
+        A model that has only seen carried states can write nonsense for thousands of characters
+        when it starts from zeros in the middle of a text, as it does after a prime.
+        """
+        return 0.0 if self.preset == "notebook" else 0.02
+
+    @property
+    def label_smoothing(self) -> float:
+        """The share of each target that is spread evenly over all characters in training (Szegedy
+        et al. 2016, arXiv:1512.00567, section 7)."""
+        return 0.0 if self.preset == "notebook" else 0.01
+
+
 StepTime = Callable[[int, int, str, int, int], float]
-# small steps: with minutes to spend, the number of updates is what is short
-ROWS, LENGTH = 32, 64  # of a batch, where the text is long enough
-MOST_DROPOUT = 0.3  # of the laptop preset, however often a text is read
-LAPTOP: dict[str, Any] = {
-    "epochs": None,
-    "minutes": 2.0,
-    "clip": 0.1,  # about the norm halfway: earlier gradients, which are larger, weigh no more
-    "decay": True,
-    "muon_scale": 3.0,
-    "beta2": 0.99,
-}
 
 
-def one_budget(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """``chosen`` with what is given; one budget given (epochs or minutes) replaces the others."""
+def with_one_budget(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return ``chosen`` updated with ``given``. If that has epochs or minutes, the budget in
+    ``chosen`` is dropped."""
     if "epochs" in given or "minutes" in given:
         chosen = chosen | {"epochs": None, "minutes": None}
     return chosen | given
 
 
 def resume_settings(saved: Settings, given: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run that goes on. Raises UserError for what it cannot change."""
-    reject_flags(given.keys() - set(CHANGEABLE), "a run that goes on keeps its settings")
-    # a file may not say where else to write
-    return one_budget(asdict(saved) | {"tensorboard": None}, given)
+    """Return the settings of a resumed run. Raises UserError for one that may not change."""
+    fixed = {f.name for f in fields(Settings) if not f.metadata.get("changeable")}
+    reject_flags(given.keys() & fixed, "a resumed run keeps its settings")
+    # a file must not decide where else to write
+    return with_one_budget(asdict(saved) | {"tensorboard": None}, given)
 
 
 def check_given(given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call from Python as settings: without those that are None, paths, dtypes
-    and devices by their names, ``data`` as a list.
+    """Return the arguments of a call from Python as settings: paths, dtypes and devices by their
+    names, ``data`` as a list, without those that are None.
 
-    Raises UserError that names the first argument that is unknown, or whose value is not allowed.
+    Raises UserError that names the first argument that is unknown or not allowed.
     """
     known = {f.name: f.metadata for f in fields(Settings)}
-    known["resume"] = known["init_from"]  # no setting, but a file's name as well
+    known["resume"] = known["init_from"]  # not a setting, but also the name of a file
     plain: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
@@ -175,7 +310,7 @@ def check_given(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """A path, dtype or device by its name; anything else as it is."""
+    """Return the name of a path, dtype or device, and any other value unchanged."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, (torch.dtype, torch.device)):
@@ -184,9 +319,10 @@ def plain_value(value: Any) -> Any:
 
 
 def new_settings(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any]:
-    """``given`` and the defaults that no preset decides; of the size of the model to start from.
+    """Return ``given`` with the defaults that no preset decides, and with the size of the model
+    ``source``, if the run starts from one.
 
-    Raises UserError for another size than that.
+    Raises UserError if ``given`` has another size than that model.
     """
     kept = {}
     if source is not None:
@@ -198,7 +334,7 @@ def new_settings(given: dict[str, Any], source: CharRNN | None) -> dict[str, Any
 
 
 def reject_flags(names: Iterable[str], why: str) -> None:
-    """Raises UserError for the first of these settings."""
+    """Raises UserError for the first of these settings, if there are any."""
     for name in sorted(names):
         flag = "--" + name.replace("_", "-")
         raise UserError(f"{flag}: {why}; leave {flag} out")
@@ -210,20 +346,21 @@ def resolve_settings(
     n_chars: int,
     step_time: StepTime,
 ) -> Settings:
-    """Settings from what ``new_settings`` or ``resume_settings`` gave, and the preset for the rest.
+    """Return the settings of a run: ``given`` is what ``new_settings`` or ``resume_settings``
+    returned, and the preset fills in the rest. A resumed run has no rest.
 
-    ``n_chars``: of the whole text; ``step_time(n_hidden, n_layers, cell, batch_size, seq_length)``
-    returns how many seconds a training step takes on this machine. Raises UserError for a value
-    that is not allowed.
+    ``n_chars`` is the length of the whole text. ``step_time(n_hidden, n_layers, cell, batch_size,
+    seq_length)`` returns how many seconds a training step takes on this machine. Raises UserError
+    for a value that is not allowed.
     """
     preset = given["preset"]
     if preset == "auto":
         preset = "accelerator" if on_accelerator else "laptop"
-    chosen = {"notebook": NOTEBOOK, "laptop": LAPTOP, "accelerator": ACCELERATOR}[preset]
-    # more held-out text would not make the figure better, only each evaluation longer
-    chosen = one_budget(chosen | {"val_frac": min(0.1, 200_000 / n_chars)}, given)
-    if preset == "laptop" and not chosen.keys() >= BY_SPEED:
-        chosen = laptop_defaults(chosen, n_chars, step_time) | chosen
+    # more held-out text would not make the loss more exact, but each evaluation longer
+    chosen = PRESETS[preset] | {"val_frac": min(HELD_OUT, MOST_HELD_OUT / n_chars)}
+    chosen = with_one_budget(chosen, given)
+    if preset == "laptop" and NOTEBOOK.keys() - chosen.keys():
+        chosen = laptop_defaults(chosen, n_chars, step_time)
     chosen["preset"] = preset
     check_fields(Settings, chosen, "settings")
     if not (chosen["epochs"] or chosen["minutes"]):
@@ -234,62 +371,62 @@ def resolve_settings(
     return Settings(**chosen)
 
 
-def laptop_defaults(chosen: dict[str, Any], n_chars: int, step_time: StepTime) -> dict[str, Any]:
-    """What the laptop preset takes for the text and the time there is, from the runs in
-    benchmarks/; ``chosen`` holds the budget and what the user decided.
+def laptop_defaults(given: dict[str, Any], n_chars: int, step_time: StepTime) -> dict[str, Any]:
+    """Return ``given`` with what the laptop preset chooses for the text and the time. The numbers
+    are from the runs in benchmarks/.
 
     A short text needs fewer and shorter rows. The size follows from the speed of one layer of 512,
     dropout and learning rate from that of the model itself.
     """
+    chosen = dict(given)
     n_train = n_chars - round(n_chars * chosen["val_frac"])
-    seq_length = chosen.get("seq_length", max(1, min(LENGTH, n_train // 8)))
-    batch_size = chosen.get("batch_size", max(1, min(ROWS, n_train // (4 * (seq_length + 1)))))
+    seq_length = chosen.setdefault("seq_length", max(1, min(SEQ_LENGTH, n_train // 8)))
+    most_rows = n_train // (4 * (seq_length + 1))
+    batch_size = chosen.setdefault("batch_size", max(1, min(BATCH_SIZE, most_rows)))
     per_epoch = n_train / (batch_size * seq_length)
-    seconds = 60 * chosen["minutes"] if chosen["minutes"] else math.inf
-    n_hidden, n_layers = chosen.get("n_hidden"), chosen.get("n_layers")
-    if n_hidden is None or n_layers is None:
-        affordable = math.inf
-        if chosen["minutes"]:
-            affordable = ROWS * LENGTH * seconds / step_time(512, 1, "lstm", ROWS, LENGTH)
-        size = laptop_size(n_chars, affordable, chosen["epochs"] or 0)
-        n_hidden, n_layers = n_hidden or size[0], n_layers or size[1]
     steps = chosen["epochs"] * per_epoch if chosen["epochs"] else math.inf
+    seconds = 60 * chosen["minutes"] if chosen["minutes"] else math.inf
+    if not chosen.keys() >= {"n_hidden", "n_layers"}:
+        chars_affordable = math.inf
+        if chosen["minutes"]:
+            seconds_per_step = step_time(512, 1, "lstm", BATCH_SIZE, SEQ_LENGTH)
+            chars_affordable = BATCH_SIZE * SEQ_LENGTH * seconds / seconds_per_step
+        n_hidden, n_layers = laptop_size(n_chars, chars_affordable, chosen["epochs"] or 0)
+        chosen = {"n_hidden": n_hidden, "n_layers": n_layers} | chosen
     fits = batch_size * (seq_length + 1) <= n_train  # else the run is refused: nothing to time
     if chosen["minutes"] and fits:
-        itself = n_hidden, n_layers, chosen["cell"], batch_size, seq_length
-        steps = min(steps, seconds / step_time(*itself))
-    epochs = steps / per_epoch
+        size = chosen["n_hidden"], chosen["n_layers"], chosen["cell"], batch_size, seq_length
+        steps = min(steps, seconds / step_time(*size))
     # the fewer steps, the larger they must be
-    lr = round(min(0.034, max(0.004, 0.17 * steps**-0.25)), 4)
+    lr = round(min(MOST_LR, max(LEAST_LR, 0.17 * steps**-0.25)), 4)
     # hidden matrices forget a short text in 1.5 epochs (Wang and Aitchison 2024, arXiv:2405.13698:
     # a constant number of epochs, whatever the length)
-    weight_decay = 1 / (1.5 * per_epoch * LAPTOP["muon_scale"] * lr)
-    return {
-        "n_hidden": n_hidden,
-        "n_layers": n_layers,
-        "batch_size": batch_size,
-        "seq_length": seq_length,
-        "drop_prob": round(min(MOST_DROPOUT, epochs / 40), 2),
-        "weight_decay": round(min(0.06, max(0.02, weight_decay)), 2),
-        "lr": lr,
-    }
+    weight_decay = 1 / (1.5 * per_epoch * PRESETS["laptop"]["muon_scale"] * lr)
+    chosen.setdefault("lr", lr)
+    chosen.setdefault("weight_decay", round(min(0.06, max(0.02, weight_decay)), 2))
+    chosen.setdefault("drop_prob", round(min(MOST_DROPOUT, steps / per_epoch / 40), 2))
+    return chosen
 
 
-def laptop_size(n_chars: int, affordable: float, epochs: int) -> tuple[int, int]:
-    """(units, layers): the largest that still take 2,400 steps, and more the wider they are. They
-    learn more than a smaller model that reads the same text again and again, and soon can learn no
-    more of it; a short text, which is read often in any case, needs fewer units."""
-    if math.isinf(affordable):  # by epochs alone
+def laptop_size(n_chars: int, chars_affordable: float, epochs: int) -> tuple[int, int]:
+    """Return (units, layers) of the largest model for which there is time for enough steps:
+    ``FEWEST_STEPS`` for 512 units, and more for wider ones.
+
+    ``chars_affordable`` is how many characters one layer of 512 could read in the time. A smaller
+    model would read more, but soon stop improving; only a short text, which is read often in any
+    case, needs fewer units.
+    """
+    if math.isinf(chars_affordable):  # by epochs alone
         return (512, 1) if epochs < 6 else (512, 2)
-    if n_chars < 1_000_000 and affordable >= 4 * n_chars:
+    if n_chars < 1_000_000 and chars_affordable >= 4 * n_chars:
         return (256 if n_chars < 200_000 else 384), 2
     for n_hidden, n_layers in ((1024, 2), (768, 2), (512, 2)):
-        steps = affordable / cost(n_hidden, n_layers) / (ROWS * LENGTH)
-        if steps >= 2400 * (n_hidden / 512) ** 2:
+        chars = chars_affordable / relative_step_time(n_hidden, n_layers)
+        if chars / (BATCH_SIZE * SEQ_LENGTH) >= FEWEST_STEPS * (n_hidden / 512) ** 2:
             return n_hidden, n_layers
     return 512, 1
 
 
-def cost(n_hidden: int, n_layers: int) -> float:
-    """How many times as long as one layer of 512 a model of this size takes for the same text."""
+def relative_step_time(n_hidden: int, n_layers: int) -> float:
+    """Return how many times as long as one layer of 512 a model of this size takes for a step."""
     return (n_hidden / 512) ** 2 * (1.8 * n_layers - 0.8)

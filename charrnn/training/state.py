@@ -10,20 +10,11 @@ from torch import Tensor
 from charrnn.errors import UserError
 from charrnn.network.checkpoint import check_like
 from charrnn.network.model import CharRNN, Hidden, map_hidden
-from charrnn.system.values import Number, check_fields, one_of
+from charrnn.system.values import Number, Rule, check_fields, one_of
 from charrnn.training.distributed import Distributed
 
 COUNTERS = ("loss", "steps", "skipped", "bad_in_a_row")
-
-
-class LossOrInf:
-    """A loss in nats per character, or infinity where there is none yet."""
-
-    def __contains__(self, value: object) -> bool:
-        return type(value) is float and value >= 0
-
-    def __str__(self) -> str:
-        return "a loss of at least 0"
+LOSS_OR_INF = Rule(lambda v: type(v) is float and v >= 0, "a loss of at least 0")
 
 
 @dataclass
@@ -34,7 +25,7 @@ class Progress:
     step: int = one_of(Number(int, 0, 10**15), 0)  # batches read, over all epochs
     seconds: float = one_of(Number(float, 0, 1e10), 0.0)  # spent, over all resumes
     lr_scale: float = one_of(Number(float, 0, 1, exclusive_min=True), 1.0)  # halved after bad steps
-    best: float = one_of(LossOrInf(), math.inf)  # lowest held-out loss, nats per character
+    best: float = one_of(LOSS_OR_INF, math.inf)  # lowest held-out loss, nats per character
     worse_in_a_row: int = one_of(Number(int, 0), 0)  # evaluations since the best one
     loss_sum: float = one_of(Number(float), 0.0)  # of the steps since the last evaluation
     loss_steps: int = one_of(Number(int, 0), 0)  # how many those are

@@ -11,13 +11,12 @@ from runs import ROOT
 from charrnn.errors import UserError
 from charrnn.system.values import Number, check_fields
 from charrnn.training import budget
-from charrnn.training.flags import FLAGS, default_help, make_parser, parse_args
+from charrnn.training.flags import CHANGEABLE, FLAGS, default_help, make_parser, parse_args
 from charrnn.training.settings import (
-    MOST_DROPOUT,
     PRESETS,
     Settings,
-    cost,
     new_settings,
+    relative_step_time,
     resolve_settings,
     resume_settings,
 )
@@ -27,7 +26,7 @@ SPEED = 2.1e6  # characters a minute, of one layer of 512
 
 def step_time(n_hidden: int, n_layers: int, cell: str, batch_size: int, seq_length: int) -> float:
     """Seconds, on a machine with this speed."""
-    return 60 * batch_size * seq_length / SPEED * cost(n_hidden, n_layers)
+    return 60 * batch_size * seq_length / SPEED * relative_step_time(n_hidden, n_layers)
 
 
 FLAGS_TABLE = ROOT / "docs" / "flags.md"
@@ -44,7 +43,7 @@ def test_auto_is_laptop_on_a_cpu_and_the_notebooks_size_on_an_accelerator() -> N
     assert resolve(preset="accelerator").preset == "accelerator"
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["auto", *PRESETS])
 def test_a_flag_always_wins(preset: str) -> None:
     given = {"n_hidden": 7, "n_layers": 3, "drop_prob": 0.0, "batch_size": 9, "seq_length": 11}
     given |= {"lr": 0.5, "clip": 2.0, "val_frac": 0.3, "minutes": 1.5}
@@ -92,7 +91,7 @@ def test_a_short_text_is_forgotten_in_one_and_a_half_epochs_and_a_long_one_later
 
 
 def test_characters_are_hidden_where_dropout_is_high_and_targets_smoothed() -> None:
-    presets = {name: resolve(preset=name, epochs=15) for name in PRESETS[1:]}
+    presets = {name: resolve(preset=name, epochs=15) for name in PRESETS}
     smoothing = {name: settings.label_smoothing for name, settings in presets.items()}
     assert smoothing == {"notebook": 0, "laptop": 0.01, "accelerator": 0.01}
     hidden = {name: settings.input_drop for name, settings in presets.items()}
@@ -190,14 +189,31 @@ def test_numbers() -> None:
 def test_every_flag_is_in_the_help_and_in_the_docs_with_the_same_words() -> None:
     shown = " ".join(make_parser().format_help().split())
     table = FLAGS_TABLE.read_text(encoding="utf-8").partition("| `train.py` | what |")[2]
-    row = re.compile(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \| ([^|]*?) \|", re.MULTILINE)
+    row = re.compile(r"^\| `--([a-z-]+)[^|]*\| ([^|]*?) \| ([^|]*?) ?\|", re.MULTILINE)
     rows = {name: words for name, *words in row.findall(table.partition("\n\n")[0])}
     for name, flag in FLAGS.items():
-        flag_name = name.replace("_", "-")
-        assert " ".join(flag.help.split()) in shown, name
-        assert rows[flag_name] == [flag.help, default_help(name, flag.default)], name
-    assert resolve(1000, minutes=1000).drop_prob == MOST_DROPOUT
-    assert f"{MOST_DROPOUT} at most" in rows["drop-prob"][1]
+        words, default = flag.metadata["help"], default_help(flag)
+        assert rows.pop(name.replace("_", "-")) == [words, default], name
+        assert (f"{words} (default: {default})" if default else words) in shown, name
+    resume, _ = rows.pop("resume")
+    assert not rows and resume.partition(";")[0] in shown
+    may = f"{', '.join(CHANGEABLE[:-1])} and {CHANGEABLE[-1]}"
+    assert f"only {may} may be given with it" in resume
+
+
+def test_the_words_for_a_default_are_what_the_preset_does() -> None:
+    words = {name: default_help(flag) for name, flag in FLAGS.items()}
+    often, once = resolve(1000, minutes=1000), resolve(10**9, minutes=0.1)
+    assert (
+        f"a fortieth for each time the text is read, {often.drop_prob} at most"
+        in (words["drop_prob"])
+    )
+    assert f"between {often.lr} and {once.lr};" in words["lr"]
+    assert f"laptop {once.batch_size}, fewer" in words["batch_size"]
+    assert f"laptop {once.seq_length}, fewer" in words["seq_length"]
+    share, most = re.match("(.*), at most (.*) characters", words["val_frac"]).groups()
+    assert resolve(1000).val_frac == float(share)
+    assert resolve(10**9).val_frac * 10**9 == pytest.approx(int(most.replace(",", "")))
 
 
 def test_near_misses_are_understood_or_answered() -> None:
