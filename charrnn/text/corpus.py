@@ -160,7 +160,7 @@ def load_corpus(
         os.path.relpath(s.name, Path(s.folder).parent) if s.folder else os.path.basename(s.name)
         for s in text.sources
     )
-    ends = tuple(np.cumsum(text.lengths).clip(max=len(ids)).tolist())  # the last may end anywhere
+    ends = tuple(min(end, len(ids)) for end in text.ends)  # the last may have no line end
     return Corpus(ids, Vocabulary(tokens), text.fingerprint, paths, notes, name, files, names, ends)
 
 

@@ -209,7 +209,7 @@ class Identity:
     size: int  # bytes of it in UTF-8
     has_grown: bool  # the text with the earlier fingerprint is the beginning of this one
     notes: list[str]  # sentences on files left out and changed line ends
-    lengths: list[int]  # characters of each source, with the line end that ``read_text`` adds
+    ends: list[int]  # where each source ends: characters from the start, with added line ends
 
 
 def identify(
@@ -226,10 +226,10 @@ def identify(
     left_out = {folder: defaultdict(list, kinds) for folder, kinds in left_out.items()}
     digest, texts, problem = _Digest(earlier), [], None
     changed: list[str] = []
-    lengths: list[int] = []
+    ends: list[int] = []
     for source in sources:
         try:
-            after, kind, n_chars, is_changed = _read_on(digest, source, encoding)
+            after, kind, is_changed = _read_on(digest, source, encoding)
         except UserError as error:
             if source.folder is None:
                 raise
@@ -238,7 +238,7 @@ def identify(
         if not kind:
             digest = after
             texts.append(source)
-            lengths.append(n_chars)
+            ends.append(digest.n_chars)
             changed += is_changed
         elif source.folder:
             name = os.path.basename(source.name)
@@ -253,7 +253,7 @@ def identify(
     if not texts:
         folder = next(iter(left_out))
         raise UserError("; ".join([f"{folder}: no text in this folder", *notes, f"give {A_TEXT}"]))
-    return Identity(texts, digest.fingerprint(), digest.size, digest.has_grown, notes, lengths)
+    return Identity(texts, digest.fingerprint(), digest.size, digest.has_grown, notes, ends)
 
 
 class _Digest:
@@ -262,6 +262,7 @@ class _Digest:
     def __init__(self, earlier: str | None) -> None:
         self.earlier, self.old_size = earlier, _size_of(earlier)
         self.hash, self.size, self.begin = hashlib.sha256(b"1 utf-8"), 0, 0
+        self.n_chars = 0  # of the whole text so far
         self.has_grown = False  # the text with the earlier fingerprint is the beginning of this one
 
     def copy(self) -> "_Digest":
@@ -294,25 +295,23 @@ class _Digest:
         return f"{self.hash.hexdigest()}-{self.size}"
 
 
-def _read_on(digest: _Digest, source: Source, encoding: str) -> tuple[_Digest, str, int, list[str]]:
-    """Return the digest after this source; why it is left out, or ""; its length in characters,
-    with a last line end; its name, if its line ends were changed.
-
-    Raises UserError as ``read_blocks`` does.
-    """
-    digest, kind, n_chars, last = digest.copy(), "empty", 0, "\n"
+def _read_on(digest: _Digest, source: Source, encoding: str) -> tuple[_Digest, str, list[str]]:
+    """Return the digest after this source; why it is left out, or ""; its name, if its line ends
+    were changed. Raises UserError as ``read_blocks`` does."""
+    digest, kind, last = digest.copy(), "empty", "\n"
     changed: list[str] = []
     for text in read_blocks(source, encoding, changed):
         if kind and source.folder and PAGE in text[:1024]:
-            return digest, "page of charrnn", 0, []
+            return digest, "page of charrnn", []
         kind = ""
-        n_chars += len(text)
+        digest.n_chars += len(text)
         last = text[-1]
         digest.update(text.encode("utf-8", "surrogatepass"))
         if digest.is_longer():
             break
+    digest.n_chars += last != "\n"  # ``read_text`` adds a line end
     digest.end_file()
-    return digest, kind, n_chars + (last != "\n"), changed
+    return digest, kind, changed
 
 
 def _size_of(fingerprint: str | None) -> int:

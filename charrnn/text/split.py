@@ -11,10 +11,10 @@ from charrnn.system.console import brief
 
 MOST_PAIRED = 300  # distinct characters whose pairs are counted
 MOST_LINES = 1 << 26  # characters of a text whose lines or other parts are chosen, in memory
-TOO_FEW = {
-    "lines": "the text has too few lines",
-    "paragraphs": "the text has too few blocks between blank lines, or lines such as =====",
-    "files": "the text is in too few files; name several, or a folder",
+PARTS = {  # the values of --val-split other than "end"
+    "lines": "lines",
+    "paragraphs": "blocks between blank lines, or lines such as =====",
+    "files": "files",
 }
 
 
@@ -44,7 +44,7 @@ def split_text(
         )
     if val_split == "end":
         return ids[:-n_val], ids[-n_val:]
-    if val_split not in TOO_FEW:  # a checkpoint may say anything
+    if val_split not in PARTS:  # a checkpoint may say anything
         raise UserError(f"--val-split: no such way to hold out a text: {brief(val_split)}")
     if len(ids) > MOST_LINES:
         raise UserError(
@@ -55,7 +55,9 @@ def split_text(
     lengths = ends.diff(prepend=torch.tensor([0]))
     held_out = choose_parts(lengths, n_val, val_split, seed).repeat_interleave(lengths)
     if min(int(held_out.sum()), int((~held_out).sum())) < 2:
-        raise UserError(f"--val-split {val_split}: {TOO_FEW[val_split]}; use --val-split end")
+        raise UserError(
+            f"--val-split {val_split}: the text has too few {PARTS[val_split]}; use --val-split end"
+        )
     return ids[~held_out], ids[held_out]
 
 
