@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn.network.evaluation import first_from_zeros, rows_with_context
+from charrnn.network.evaluation import read_rows
 from charrnn.network.model import CharRNN
 from charrnn.pages.inputs import Model, Text, add_reading_flags, load_model, read_corpus, read_text
 from charrnn.pages.page import (
@@ -27,7 +27,6 @@ from charrnn.pages.properties import PROPERTIES, properties_of
 from charrnn.system.cli import Parser, command
 from charrnn.system.console import say
 from charrnn.system.files import check_output
-from charrnn.writing.decoder import PlainDecoder
 
 READ = 50_000  # characters to choose by
 SHIFTS = 20  # times by which a property is shifted to see what chance gives
@@ -43,26 +42,16 @@ HOW = (
 )
 
 
-@torch.no_grad()
 def states(model: CharRNN, ids: Tensor) -> np.ndarray:
-    """The last layer after each of ``ids``, ``[T, n_hidden]``: tanh(c) of an LSTM, else h.
+    """The last layer after each of ``ids[:-1]``, ``[T - 1, n_hidden]``: tanh(c) of an LSTM, else h.
 
-    The text is read in rows side by side, each after the characters that precede it; of the last
-    63 of ``ids`` some may be left out.
+    The text is read in rows side by side, each after the characters that precede it.
     """
-    n_rows = max(1, min(64, len(ids) // 256))
-    rows, contexts = rows_with_context(ids.to(model.fc.weight.device).long(), n_rows)
-    before = PlainDecoder(model, model.init_hidden(n_rows - 1))
-    if n_rows > 1:
-        for x in contexts.T:
-            before.step(x)
-    decoder, kept = PlainDecoder(model, first_from_zeros(before.hidden())), []
-    for x in rows.T:
-        decoder.step(x)
-        hidden = decoder.hidden()
-        kept.append((hidden[1] if model.has_cell_state else hidden)[-1].float().cpu())
-    cells = torch.stack(kept, dim=1).flatten(0, 1).nan_to_num_()
-    return (cells.tanh_() if model.has_cell_state else cells).numpy()
+    units = np.empty((len(ids) - 1, model.n_hidden), np.float32)
+    for _, places, hidden in read_rows(model, ids, shortest=256, at_a_time=1):
+        last = (hidden[1].tanh() if model.has_cell_state else hidden)[-1]
+        units[places[:, 0].numpy()] = last.float().nan_to_num().cpu().numpy()
+    return units
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Model, text -> loss."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -29,21 +29,53 @@ class Evaluation(NamedTuple):
     cold_start_gap: float  # how much more a character costs after CONTEXT than when reading on
 
 
-def rows_with_context(ids: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-    """``ids`` cut into rows to be read side by side ``[R, W]``, and what stands before each of them
-    but the first ``[R - 1, C]``: ``CONTEXT`` characters, at most half a row.
+@torch.no_grad()
+def read(
+    model: CharRNN, ids: Tensor, places: Tensor, hidden: Hidden, at_a_time: int = 64
+) -> Iterator[tuple[Tensor, Tensor, Hidden]]:
+    """Read the characters ``ids[places]``, ``places`` ``[R, T]`` in rows side by side, some of each
+    row at a time.
 
-    Both are views; up to R - 1 ids at the end belong to no row.
+    Yields the logits after each of them ``[R, C, V]``, their places ``[R, C]``, and the state after
+    the last of them. ``at_a_time``: the largest C, which is smaller for a large vocabulary.
     """
-    width = len(ids) // n_rows
-    context = min(CONTEXT, width // 2)
-    contexts = ids[width - context :].unfold(0, context, width) if context else ids.new_empty(0, 0)
-    return ids[: n_rows * width].reshape(n_rows, width), contexts[: n_rows - 1]
+    n_rows, n_labels = len(places), len(model.unique_tokens)
+    chunk = max(1, min(at_a_time, MOST_NUMBERS // max(1, n_rows * n_labels)))
+    for part in places.split(chunk, dim=1) if places.numel() else ():
+        logits, hidden = model(ids[part].to(model.fc.weight.device), hidden)
+        yield logits.view(n_rows, -1, n_labels), part, hidden
 
 
-def first_from_zeros(hidden: Hidden) -> Hidden:
-    """The state in which R rows begin, from that of all but the first: nothing precedes that."""
-    return map_hidden(lambda state: F.pad(state, (0, 0, 1, 0)), hidden)
+def state_after(model: CharRNN, ids: Tensor, places: Tensor, hidden: Hidden) -> Hidden:
+    """The state after reading ``ids[places]`` from the state ``hidden``."""
+    for _, _, after in read(model, ids, places, hidden):
+        hidden = after
+    return hidden
+
+
+@torch.no_grad()
+def read_rows(
+    model: CharRNN, ids: Tensor, shortest: int = 2 * CONTEXT, at_a_time: int = 64
+) -> Iterator[tuple[Tensor, Tensor, Hidden]]:
+    """Read all of ``ids[:-1]`` in rows of at least ``shortest`` characters, as ``read`` does.
+
+    The rows lie one after the other in the text. Each but the first begins in the state after the
+    ``CONTEXT`` characters before it (at most half a row), which are read first and not yielded. The
+    last one reads on to the end of the text, alone.
+    """
+    n_read = len(ids) - 1
+    most = max(1, MOST_NUMBERS // len(model.unique_tokens))
+    n_rows = max(1, min(MOST_ROWS, n_read // shortest, most))
+    width = n_read // n_rows
+    starts = torch.arange(n_rows)[:, None] * width
+    context = starts[1:] + torch.arange(-min(CONTEXT, width // 2), 0)
+    hidden = state_after(model, ids, context, model.init_hidden(n_rows - 1))
+    state = map_hidden(lambda h: F.pad(h, (0, 0, 1, 0)), hidden)  # the first begins from zeros
+    rows = starts + torch.arange(width)
+    for logits, places, hidden in read(model, ids, rows, state, at_a_time):
+        yield logits, places, hidden
+    last = map_hidden(lambda h: h[:, -1:].contiguous(), hidden)
+    yield from read(model, ids, torch.arange(n_rows * width, n_read)[None], last, at_a_time)
 
 
 @torch_defaults()
@@ -73,43 +105,25 @@ def evaluate_all(
     """
     if len(ids) < 2:
         raise UserError(f"{len(ids)} characters: evaluating needs at least 2")
-    n_labels = len(model.unique_tokens)
-    n_rows = max(1, min(MOST_ROWS, (len(ids) - 1) // (2 * CONTEXT), MOST_NUMBERS // n_labels))
-    x, contexts = rows_with_context(ids[:-1], n_rows)
-    y, rest = ids[1 : x.numel() + 1].reshape(x.shape), ids[x.numel() :]
     sums: list[Tensor] = []  # left on the device: each look at one would wait for it
-    first: list[Tensor] = []  # losses of each row's first characters, [R, C]
-
-    def score_rows(i: int, logits: Tensor) -> None:
-        losses = _losses(logits, y[:, i:])
-        sums.append(losses.sum())
-        if i < compared:
-            first.append(losses)
-        on_progress((i + losses.shape[1]) / x.shape[1])
-
-    def score_rest(i: int, logits: Tensor) -> None:
-        sums.append(_losses(logits, rest[None, i + 1 :]).sum())
-
+    cold: list[Tensor] = []  # losses of each row's first characters, [R, C]
+    n_read, gap = 0, 0.0
     with eval_mode(model), _precision(model, dtype):
-        hidden = model.init_hidden(n_rows - 1)
-        if n_rows > 1:
-            hidden = _read(model, contexts, hidden)
-        hidden = _read(model, x, first_from_zeros(hidden), score_rows)
-        last = map_hidden(lambda state: state[:, -1:].contiguous(), hidden)
-        _read(model, rest[None, :-1], last, score_rest)  # the last row reads on
-        gap = 0.0
-        if (
-            n_rows > 1 and compared
-        ):  # each row but the first begins once more, where the row before ended
-            again: list[Tensor] = []
-            before = map_hidden(lambda state: state[:, :-1].contiguous(), hidden)
-            _read(
-                model,
-                x[1:, :compared],
-                before,
-                lambda i, logits: again.append(_losses(logits, y[1:, i:])),
-            )
-            gap = (torch.cat(first, 1)[1:, :compared] - torch.cat(again, 1)).mean().item()
+        for logits, places, hidden in read_rows(model, ids):
+            losses = _losses(logits, ids[places + 1])
+            sums.append(losses.sum())
+            if len(places) > 1:  # else the last row reads on
+                ends = hidden
+                if places[0, 0] < compared:
+                    starts = places[1:, :1] - places[0, 0]
+                    cold.append(losses)
+            n_read += places.numel()
+            on_progress(n_read / (len(ids) - 1))
+        if cold:  # each row but the first begins once more, where the row before ended
+            before = map_hidden(lambda h: h[:, :-1].contiguous(), ends)
+            reading = read(model, ids, starts + torch.arange(compared), before)
+            warm = [_losses(logits, ids[places + 1]) for logits, places, _ in reading]
+            gap = (torch.cat(cold, 1)[1:, :compared] - torch.cat(warm, 1)).mean().item()
     return Evaluation(math.fsum(torch.stack(sums).tolist()) / (len(ids) - 1), gap)
 
 
@@ -147,18 +161,14 @@ def evaluate_pieces(
     if not len(starts):
         return evaluate(model, ids, dtype)
     width = -(-n_chars // len(starts))
-    rows = ids[starts[:, None] + torch.arange(-SHORT_CONTEXT, width + 1)]
-    contexts, pieces = rows[:, :SHORT_CONTEXT], rows[:, SHORT_CONTEXT:]
     sums: list[Tensor] = []
+    starts = starts[:, None]
     with eval_mode(model), _precision(model, dtype):
-        hidden = _read(model, contexts, model.init_hidden(len(rows)))
-        _read(
-            model,
-            pieces[:, :-1],
-            hidden,
-            lambda i, logits: sums.append(_losses(logits, pieces[:, i + 1 :]).sum()),
-        )
-    return math.fsum(torch.stack(sums).tolist()) / (len(rows) * width)
+        context = starts + torch.arange(-SHORT_CONTEXT, 0)
+        hidden = state_after(model, ids, context, model.init_hidden(len(starts)))
+        for logits, places, _ in read(model, ids, starts + torch.arange(width), hidden):
+            sums.append(_losses(logits, ids[places + 1]).sum())
+    return math.fsum(torch.stack(sums).tolist()) / (len(starts) * width)
 
 
 def _precision(model: CharRNN, dtype: torch.dtype | None) -> torch.autocast:
@@ -167,26 +177,8 @@ def _precision(model: CharRNN, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(model.fc.weight.device.type, dtype, enabled=rounded)
 
 
-def _read(
-    model: CharRNN,
-    x: Tensor,
-    hidden: Hidden,
-    score: Callable[[int, Tensor], object] = lambda i, logits: None,
-) -> Hidden:
-    """Read the ids ``x`` ``[R, T]``, C characters of each row at a time; return the state after
-    them. ``score`` is called with how many were read before, and the logits ``[R, C, V]``."""
-    n_rows, n_labels = len(x), len(model.unique_tokens)
-    chunk = max(1, min(64, MOST_NUMBERS // (n_rows * n_labels)))
-    for i in range(0, x.shape[1], chunk):
-        logits, hidden = model(x[:, i : i + chunk].to(model.fc.weight.device), hidden)
-        score(i, logits.view(n_rows, -1, n_labels))
-    return hidden
-
-
-def _losses(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of each character: logits ``[R, C, V]``, the first C of ``y`` ``[R, T]`` ->
-    ``[R, C]`` nats."""
-    n_rows, length, _ = logits.shape
-    targets = y[:, :length].to(logits.device).long().flatten()
-    losses = F.cross_entropy(logits.float().flatten(0, 1), targets, reduction="none")
-    return losses.view(n_rows, length)
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of each character ``[R, C]`` in nats: logits ``[R, C, V]``, ids ``[R, C]``."""
+    wanted = targets.to(logits.device).long().flatten()
+    losses = F.cross_entropy(logits.float().flatten(0, 1), wanted, reduction="none")
+    return losses.view(targets.shape)

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from charrnn.network.evaluation import first_from_zeros, rows_with_context
-from charrnn.network.model import CharRNN, Hidden, map_hidden
+from charrnn.network.evaluation import read_rows
+from charrnn.network.model import CharRNN
 from charrnn.pages.inputs import Model, Text
 from charrnn.pages.page import (
     SHADES,
@@ -34,7 +33,6 @@ GUESSES = 5
 WORDS = 10
 LONGEST = 2_000  # characters of a line that are laid out at a time
 PART = 25  # lines of which the browser lays out only those in view
-MOST_NUMBERS = 1 << 22  # logits at a time
 
 
 @dataclass(frozen=True)
@@ -47,45 +45,34 @@ class Predictions:
     most_bits: np.ndarray  # [T - 1] float64: those of the least likely character
 
 
-@torch.no_grad()
 def predict(model: CharRNN, ids: Tensor) -> Predictions:
     """What the model expected at each of ``ids[1:]``, given all before it in ``ids`` ``[T]``.
 
     Long texts are read in rows side by side, each after the characters that precede it, as
     ``charrnn.evaluate`` does.
     """
-    device, n_labels = model.fc.weight.device, len(model.unique_tokens)
-    n_rows = max(1, min(64, (len(ids) - 1) // 2048, MOST_NUMBERS // n_labels))
-    chunk = max(1, min(64, MOST_NUMBERS // (n_rows * n_labels)))
-    parts: list[tuple[np.ndarray, ...]] = []  # each [R, chunk, ...]
+    n_read, n_guesses = len(ids) - 1, min(GUESSES, len(model.unique_tokens))
+    found = Predictions(
+        np.empty(n_read),
+        np.empty((n_read, n_guesses), np.int64),
+        np.empty((n_read, n_guesses), np.float32),
+        np.empty(n_read),
+    )
+    for logits, places, _ in read_rows(model, ids):
+        target = ids[places + 1].to(logits.device).long()
+        log_p = logits.float().log_softmax(dim=2)
+        best, guesses = log_p.topk(n_guesses)
+        at = places.numpy()
+        found.bits[at] = _bits(log_p.gather(2, target[..., None])[..., 0])
+        found.guesses[at] = guesses.cpu().numpy()
+        found.p[at] = best.exp().cpu().numpy()
+        found.most_bits[at] = _bits(log_p.amin(dim=2))
+    return found
 
-    def read(x: Tensor, y: Tensor | None, hidden: Hidden) -> Hidden:
-        for i in range(0, x.shape[1], chunk):
-            logits, hidden = model(x[:, i : i + chunk].to(device), hidden)
-            if y is not None:
-                target = y[:, i : i + chunk].to(device).long()
-                log_p = logits.float().log_softmax(dim=1).view(*target.shape, n_labels)
-                best, guesses = log_p.topk(min(GUESSES, n_labels))
-                bits = log_p.gather(2, target[..., None])[..., 0].double() / -math.log(2)
-                least = log_p.amin(dim=2).double() / -math.log(2)
-                parts.append(tuple(t.cpu().numpy() for t in (bits, guesses, best.exp(), least)))
-        return hidden
 
-    x, contexts = rows_with_context(ids[:-1], n_rows)
-    hidden = model.init_hidden(n_rows - 1)
-    if n_rows > 1:
-        hidden = read(contexts, None, hidden)
-    hidden = read(x, ids[1 : x.numel() + 1].reshape(x.shape), first_from_zeros(hidden))
-    rows = [np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)]
-    whole = [row.reshape(-1, *row.shape[2:]) for row in rows]
-    parts.clear()
-    rest = ids[x.numel() :]  # the last row reads on
-    if len(rest) > 1:
-        last = map_hidden(lambda state: state[:, -1:].contiguous(), hidden)
-        read(rest[None, :-1], rest[None, 1:], last)
-        ends = [np.concatenate(columns, axis=1)[0] for columns in zip(*parts, strict=True)]
-        whole = [np.concatenate(pair) for pair in zip(whole, ends, strict=True)]
-    return Predictions(*whole)
+def _bits(log_p: Tensor) -> np.ndarray:
+    """The bits of events whose natural log-probabilities these are, float64."""
+    return (log_p.double() / -math.log(2)).cpu().numpy()
 
 
 def name_of(char: str) -> str:

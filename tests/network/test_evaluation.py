@@ -11,8 +11,6 @@ from charrnn.network.evaluation import (
     choose_pieces,
     evaluate_all,
     evaluate_pieces,
-    first_from_zeros,
-    rows_with_context,
 )
 from charrnn.network.model import CELLS, detach
 
@@ -156,21 +154,6 @@ def test_the_precision_of_the_products_can_be_chosen() -> None:
     assert exact != evaluate(model, ids, torch.bfloat16) == pytest.approx(exact, abs=0.01)
     with torch.autocast("cpu", torch.bfloat16):  # somebody else's choice
         assert evaluate(model, ids) == exact
-
-
-def test_rows_and_what_stands_before_them() -> None:
-    ids = torch.arange(3 * CONTEXT * 2 + 2)
-    rows, contexts = rows_with_context(ids, 3)
-    assert torch.equal(rows.flatten(), ids[:-2])
-    for row, before in zip(rows[1:], contexts, strict=True):
-        assert torch.equal(before, torch.arange(CONTEXT) + row[0] - CONTEXT)
-    rows, contexts = rows_with_context(torch.arange(11), 2)
-    assert rows.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]] and contexts.tolist() == [[3, 4]]
-    rows, contexts = rows_with_context(torch.arange(5), 1)
-    assert rows.tolist() == [[0, 1, 2, 3, 4]] and len(contexts) == 0
-    state = first_from_zeros((torch.ones(2, 3, 4), torch.ones(2, 3, 4)))
-    expected = torch.tensor([0.0, 1, 1, 1])[None, :, None].expand(2, 4, 4)
-    assert torch.equal(state[0], expected) and torch.equal(state[1], expected)
 
 
 class Lost(nn.Module):
