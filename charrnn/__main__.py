@@ -5,7 +5,7 @@ PROGRAMS = {
     "python sample.py": "write with it",
     "python -m charrnn.eval": "how well it predicts a text, and a page of its surprise",
     "python -m charrnn.curves": "a page of how its loss fell",
-    "python -m charrnn.neurons": "a page of what its cells follow",
+    "python -m charrnn.neurons": "a page of what its units follow",
     "python -m charrnn.share": "a page that writes by itself, to give to others",
 }
 

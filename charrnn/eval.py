@@ -15,7 +15,7 @@ import torch
 from charrnn.errors import UserError
 from charrnn.network.evaluation import evaluate
 from charrnn.pages.inputs import (
-    Model,
+    LoadedModel,
     Reader,
     add_reading_flags,
     in_form,
@@ -41,7 +41,7 @@ def print_json(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True)
 
 
-def describe(model: Model) -> dict[str, Any]:
+def info_of(model: LoadedModel) -> dict[str, Any]:
     """What a checkpoint says of its run, as values that JSON has."""
     net, known = model.net, model.checkpoint
     about = {
@@ -96,7 +96,7 @@ def score_line(reader: Reader, line: str, top: int, end: bool) -> Iterator[dict[
             scored |= {"loss": total * math.log(2) / len(points), "bpc": total / len(points)}
         scored["unknown"] = sum(map(unseen.get, unseen.keys() - net.char2int.keys()))
         if top:
-            known = "".join(net.unique_tokens[i] for i in [begin, *ids[read].tolist()])
+            known = net.vocabulary.decode([begin, *ids[read].tolist()])
             scored["top"] = dict(islice(next_char_probabilities(net, known).items(), top))
         yield scored
 
@@ -115,7 +115,7 @@ def lines_of_stdin(encoding: str) -> Iterator[str]:
         yield rest
 
 
-def score_lines(models: list[Model], args: Namespace) -> None:
+def score_lines(models: list[LoadedModel], args: Namespace) -> None:
     """A line of JSON for each text, or for each line of standard input, and each model."""
     encoding, reader = check_encoding(args.encoding or "utf-8"), Reader(models)
     for line in lines_of_stdin(encoding) if args.text == ["-"] else args.text:
@@ -123,7 +123,7 @@ def score_lines(models: list[Model], args: Namespace) -> None:
             print_json(scored)
 
 
-def score_text(models: list[Model], args: Namespace) -> None:
+def score_text(models: list[LoadedModel], args: Namespace) -> None:
     """A line of JSON for each model, and the page."""
     corpus = read_corpus(args, models)
     if args.surprise:
@@ -135,7 +135,7 @@ def score_text(models: list[Model], args: Namespace) -> None:
     losses = []
     for model, ids in zip(models, text.ids, strict=True):
         losses.append(loss := evaluate(model.net, ids))
-        line = {"ckpt": model.path} if len(models) > 1 else {}
+        line: dict[str, Any] = {"ckpt": model.path} if len(models) > 1 else {}
         line |= {"loss": loss, "bpc": loss / math.log(2), "chars": len(ids) - 1}
         print_json(line | {"split": text.split, "text": text.name, "left_out": text.left_out})
     if args.surprise:
@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
     models = [load_model(path, args.device) for path in args.ckpt]
     if args.info:
         for model in models:
-            print_json(describe(model))
+            print_json(info_of(model))
     elif args.text:
         score_lines(models, args)
     else:

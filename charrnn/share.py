@@ -5,17 +5,14 @@ import math
 import os
 import sys
 from string import Template
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from charrnn.errors import UserError
-from charrnn.network.checkpoint import build_model, load_dict
-from charrnn.network.model import CharRNN
+from charrnn.pages.inputs import LoadedModel, load_model
 from charrnn.pages.page import embed, page, page_file, write_page
 from charrnn.system.cli import Parser, command
-from charrnn.system.console import say
 from charrnn.system.files import check_output
 from charrnn.writing.decoder import has_fast_step
 from charrnn.writing.generation import default_prime
@@ -43,28 +40,22 @@ def pack(weight: Tensor, weights: str) -> bytes:
     return scales.numpy().astype("<f4").tobytes() + steps.numpy().tobytes()
 
 
-def describe(checkpoint: dict[str, Any], model: CharRNN) -> tuple[str | None, float | None, list]:
-    """The name of the text a model was trained on and its held-out loss in nats, None where the
-    checkpoint does not say; and the facts for the page's caption."""
-    text, loss = checkpoint.get("text"), checkpoint.get("val_loss")
-    name = text.get("name") if isinstance(text, dict) else None
-    name = name[:100] if isinstance(name, str) and name else None
-    loss = loss if isinstance(loss, float) and 0 <= loss < 100 else None
-    size = sum(weight.numel() for weight in model.parameters())
-    facts = [f"{model.cell.upper()}, {model.n_hidden} x {model.n_layers}: {size:,} weights"]
-    if name is not None:
-        facts.append(f"trained on {name}")
-    if loss is not None:
-        bits = f"{loss / math.log(2):.2f} bits"
-        facts.append(f"held-out loss {loss:.3f} nats ({bits}) per character")
-    return name, loss, facts
+def facts_of(model: LoadedModel) -> list[str]:
+    """The facts for the page's caption: size, and text and held-out loss if the file has them."""
+    net = model.net
+    size = sum(weight.numel() for weight in net.parameters())
+    facts = [f"{net.cell.upper()}, {net.n_hidden} x {net.n_layers}: {size:,} weights"]
+    if model.text_name:
+        facts.append(f"trained on {model.text_name[:100]}")
+    if model.loss is not None:
+        bits = f"{model.loss / math.log(2):.2f} bits"
+        facts.append(f"held-out loss {model.loss:.3f} nats ({bits}) per character")
+    return facts
 
 
-def share_page(
-    checkpoint: dict[str, Any], model: CharRNN, title: str | None, prime: str, weights: str
-) -> str:
+def share_page(loaded: LoadedModel, title: str | None, prime: str, weights: str) -> str:
     """The whole page. ``title`` and ``prime`` are any text; ``weights``: float16 or int8."""
-    name, loss, facts = describe(checkpoint, model)
+    model, name, loss = loaded.net, loaded.text_name[:100], loaded.loss
     tensors = model.state_dict()
     model_data = {
         "cell": model.cell,
@@ -83,7 +74,7 @@ def share_page(
     return page(
         title or (f"A network that writes like {name}" if name else "A network that writes"),
         HOW,
-        facts,
+        facts_of(loaded),
         body,
         style=page_file("share.css"),
         script="\n".join(map(page_file, SCRIPTS)),
@@ -119,19 +110,17 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out if args.out is not None else os.path.splitext(args.ckpt)[0] + ".html"
     check_output(out, [args.ckpt], special=True)
     require_page(out)
-    checkpoint = load_dict(args.ckpt)
-    model = build_model(checkpoint, args.ckpt).eval()
-    if not has_fast_step(model):
+    model = load_model(args.ckpt, "cpu")
+    if not has_fast_step(model.net):
         raise UserError(
             f"{args.ckpt}: the page's own code runs LSTM, GRU and RNN as PyTorch has them, and "
             "this model computes something else"
         )
-    html = share_page(checkpoint, model, args.title, args.prime, args.weights)
-    write_page(out, html)
-    said = f"{out}: {len(html) / 1e6:.1f} MB; open it in a browser"
+    html = share_page(model, args.title, args.prime, args.weights)
+    advice = ""
     if len(html) > LARGE and args.weights != "int8":
-        said += ". That is much for a visitor to load: --weights int8 makes half of it"
-    say(said)
+        advice = ". That is much for a visitor to load: --weights int8 makes half of it"
+    write_page(out, html, advice)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def _check_archive(path: str | Path) -> None:
                     raise ValueError("too long")
                 for opcode, name, _ in pickletools.genops(archive.read(entry)):
                     if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not (
-                        name in ALLOWED_GLOBALS or re.fullmatch(r"torch \w+Storage", name)
+                        name in ALLOWED_GLOBALS or re.fullmatch(r"torch \w+Storage", str(name))
                     ):
                         raise ValueError(f"calls {name}")
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charrnn.network.device import has_persistent_lstm
+from charrnn.text.vocabulary import Vocabulary
 
 Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_layers, B, n_hidden]
 # The one place to add a cell: anything that is called as nn.LSTM is, such as "relu":
@@ -43,7 +45,8 @@ class CharRNN(nn.Module):
         self.n_layers = n_layers
         self.drop_prob = drop_prob
 
-        self.unique_tokens = unique_tokens
+        self.vocabulary = Vocabulary(tuple(unique_tokens))
+        self.unique_tokens = unique_tokens  # these three are the notebook's
         self.int2char = dict(enumerate(unique_tokens))
         self.char2int = {char: i for i, char in self.int2char.items()}
 
@@ -116,17 +119,18 @@ class CharRNN(nn.Module):
         """What ``self.lstm`` computes, one layer after the other: the LSTM whose weights stay on
         the chip from character to character (Diamos et al. 2016, "Persistent RNNs") has one layer,
         and inputs whose width is a multiple of 128."""
-        states = []
-        for layer, (w_ih, *others) in enumerate(self.lstm.all_weights):
+        lstm, states = cast(nn.LSTM, self.lstm), []
+        for layer, (w_ih, *others) in enumerate(lstm.all_weights):
             if layer:
-                x = F.dropout(x, self.lstm.dropout, self.training)
+                x = F.dropout(x, lstm.dropout, self.training)
             elif spare := -x.shape[2] % 128:
                 x, w_ih = F.pad(x, (0, spare)), F.pad(w_ih, (0, spare))
             before, weights = [state[layer : layer + 1] for state in hidden], [w_ih, *others]
             # with biases, one layer, no dropout of its own, in one direction, batch first
             x, *after = torch.lstm(x, before, weights, True, 1, 0.0, self.training, False, True)
             states.append(after)
-        return x, tuple(map(torch.cat, zip(*states, strict=True)))
+        h, c = (torch.cat(each) for each in zip(*states, strict=True))
+        return x, (h, c)
 
     def init_hidden(
         self, batch_size: int, weight_device: torch.device | str | None = None
@@ -140,7 +144,10 @@ class CharRNN(nn.Module):
 
 def map_hidden(function: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
     """``function`` of each tensor of a state."""
-    return function(hidden) if isinstance(hidden, Tensor) else tuple(map(function, hidden))
+    if isinstance(hidden, Tensor):
+        return function(hidden)
+    h, c = hidden
+    return function(h), function(c)
 
 
 def detach(hidden: Hidden) -> Hidden:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -28,14 +28,15 @@ BLOCK = 1 << 20  # characters at a time, of which several copies are made
 
 
 @dataclass(frozen=True)
-class Model:
+class LoadedModel:
     """A checkpoint that was read: the network, and the plain values beside it."""
 
     path: str
     net: CharRNN
     checkpoint: dict[str, Any]
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         """Its file, cell and size, in words."""
         net = self.net
         return f"{self.path}: {net.cell} {net.n_hidden} \u00d7 {net.n_layers}"
@@ -61,6 +62,13 @@ class Model:
         known = self.checkpoint.get("fingerprint")
         return self.setting("encoding", str, "utf-8"), known if isinstance(known, str) else ""
 
+    @property
+    def loss(self) -> float | None:
+        """Its held-out loss in nats per character; None if the checkpoint does not say."""
+        loss = self.checkpoint.get("val_loss")
+        return loss if isinstance(loss, float) and 0 <= loss < 100 else None
+
+    @property
     def text_name(self) -> str:
         """The name of the text of its training; "" if the checkpoint does not say."""
         text = self.checkpoint.get("text")
@@ -91,6 +99,11 @@ class Text:
     left_out: int  # characters that a model never saw
     notes: list[str]  # sentences for the reader
 
+    @property
+    def part(self) -> str:
+        """Which part of the text is read, in words."""
+        return "the part held out in training" if self.split == "val" else "all of it"
+
 
 def add_reading_flags(p: Parser) -> None:
     """The flags of a program that has models read a text."""
@@ -112,13 +125,15 @@ def add_reading_flags(p: Parser) -> None:
     p.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:N or mps")
 
 
-def load_model(path: str, device: str) -> Model:
+def load_model(path: str, device: str) -> LoadedModel:
     """The model in a checkpoint, in evaluation mode. Raises UserError for what holds none."""
     checkpoint = load_dict(path)
-    return Model(path, build_model(checkpoint, path).to(pick_device(device)).eval(), checkpoint)
+    return LoadedModel(
+        path, build_model(checkpoint, path).to(pick_device(device)).eval(), checkpoint
+    )
 
 
-def read_corpus(args: Namespace, models: list[Model]) -> Corpus:
+def read_corpus(args: Namespace, models: list[LoadedModel]) -> Corpus:
     """The text that the flags name, or else the first model's own, which is recognised in the
     encoding of its training.
 
@@ -126,7 +141,7 @@ def read_corpus(args: Namespace, models: list[Model]) -> Corpus:
     """
     own = [] if args.encoding else [model.own_text() for model in models]
     own = [(encoding, fingerprint) for encoding, fingerprint in own if fingerprint]
-    name = "" if args.data else models[0].text_name()
+    name = "" if args.data else models[0].text_name
     corpus = load_corpus(
         _find(models[0], name) if name else args.data,
         encoding=args.encoding or "utf-8",
@@ -138,7 +153,7 @@ def read_corpus(args: Namespace, models: list[Model]) -> Corpus:
     return corpus
 
 
-def _find(model: Model, name: str) -> list[str] | None:
+def _find(model: LoadedModel, name: str) -> list[str] | None:
     """The data that a model names as its text, as ``load_corpus`` takes it: in the current folder,
     or in the model's. Raises UserError if it is in neither."""
     if name == "python-docs":
@@ -152,14 +167,14 @@ def _find(model: Model, name: str) -> list[str] | None:
     raise _not_found(model, name)
 
 
-def _not_found(model: Model, name: str) -> UserError:
+def _not_found(model: LoadedModel, name: str) -> UserError:
     return UserError(
         f"{model.path}: its text, {brief(name)}, is not here, or has changed; name a text with "
         "--data"
     )
 
 
-def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
+def read_text(args: Namespace, models: list[LoadedModel], corpus: Corpus) -> Text:
     """The part of the corpus that is to be read, as ids of each model.
 
     Characters that one of the models never saw are left out and counted, unless it has U+FFFD for
@@ -198,7 +213,7 @@ def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
         )
     encoded = []
     for i, model in enumerate(models):
-        if not form and tokens == tuple(model.net.unique_tokens) and not strange:
+        if not form and tokens == model.net.vocabulary.tokens and not strange:
             encoded.append(ids)
         else:
             new_ids = np.where(reader.readable, reader.tables[i], -1)  # of each code point
@@ -211,7 +226,7 @@ def read_text(args: Namespace, models: list[Model], corpus: Corpus) -> Text:
     return Text(corpus.name, encoded, split, sum(strange.values()), notes)
 
 
-def held_out_by_all(models: list[Model], corpus: Corpus) -> Tensor:
+def held_out_by_all(models: list[LoadedModel], corpus: Corpus) -> Tensor:
     """The ids of what all these models held out of their text. Raises UserError as ``split_text``
     does, and where each held out other lines, paragraphs or files."""
     if len({model.how_split() for model in models}) == 1:
@@ -224,15 +239,20 @@ def held_out_by_all(models: list[Model], corpus: Corpus) -> Tensor:
     )
 
 
-FORMS = ("", "NFC", "NFD")  # as the text is, composed, decomposed (Unicode Standard Annex 15)
+Form = Literal["", "NFC", "NFD"]
+FORMS: tuple[Form, ...] = (
+    "",
+    "NFC",
+    "NFD",
+)  # as the text is, composed, decomposed (Unicode Standard Annex 15)
 
 
 class Reader:
     """Reads text for models: as ids of each, the same characters for all of them."""
 
-    def __init__(self, models: list[Model]) -> None:
+    def __init__(self, models: list[LoadedModel]) -> None:
         self.models = models
-        vocabularies = [tuple(model.net.unique_tokens) for model in models]
+        vocabularies = [model.net.vocabulary.tokens for model in models]
         self.tables = []  # of each model: the id of each code point, -1 if it has none
         self.seen = np.ones(0x110000, bool)  # code points that all models saw in training
         for tokens in vocabularies:
@@ -246,23 +266,23 @@ class Reader:
             self.seen &= seen
         self.readable = np.all([table >= 0 for table in self.tables], axis=0)  # code points
 
-    def best_form(self, pieces: Callable[[], Iterable[str]]) -> tuple[str, dict[str, int]]:
+    def best_form(self, pieces: Callable[[], Iterable[str]]) -> tuple[Form, dict[str, int]]:
         """The normal form of the text in which fewest characters are unseen, the text as it is
         where it can be; and how often each of these comes. Forms look the same."""
-        best: tuple[str, dict[str, int]] | None = None
+        best: tuple[Form, dict[str, int]] = "", {}
         for form in FORMS:
             unseen: Counter[int] = Counter()
             for points in in_form(pieces(), form):
                 kinds, counts = np.unique(points[~self.seen[points]], return_counts=True)
                 unseen.update(dict(zip(kinds.tolist(), counts.tolist(), strict=True)))
-            if best is None or unseen.total() < sum(best[1].values()):
+            if not form or unseen.total() < sum(best[1].values()):
                 best = form, {chr(point): n for point, n in sorted(unseen.items())}
             if not unseen:
                 break
         return best
 
 
-def in_form(pieces: Iterable[str], form: str) -> Iterator[np.ndarray]:
+def in_form(pieces: Iterable[str], form: Form) -> Iterator[np.ndarray]:
     """The code points of a text in a normal form; cut at line ends, which join with nothing."""
     rest = ""
     for piece in pieces:

@@ -5,16 +5,14 @@ import base64
 import hashlib
 import html
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from charrnn.system.console import escape_control_chars
+from charrnn.system.console import escape_control_chars, say
 from charrnn.system.files import open_output
 
 SHADES = 9  # from -9, cold, to 9, hot; text stays readable on each, light or dark
-SERIES = 8  # colours of lines, --series-1 to --series-8 in style.css
 
 
 def page_file(name: str) -> str:
@@ -53,7 +51,8 @@ def page(
         script = f"\n{script}\n".replace("\r\n", "\n")  # as the HTML parser has it, and so the hash
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         allowed += f"; script-src 'sha256-{digest}'"
-    allowed += f"; {policy}" * bool(policy)
+    if policy:
+        allowed += f"; {policy}"
     facts = " ".join(f"<span><bdi>{escape(fact)}</bdi></span>" for fact in caption)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -67,7 +66,7 @@ def page(
 {page_file("style.css")}
 {style}</style>
 </head>
-<body{' class="wide"' * wide}>
+<body{' class="wide"' if wide else ""}>
 <header>
 <h1>{escape(title)}</h1>
 <p class="how">{escape(how_to_read)}</p>
@@ -76,16 +75,20 @@ def page(
 <main>
 {body}
 </main>
-{f"<script>{script}</script>" * bool(script)}
+{f"<script>{script}</script>" if script else ""}
 </body>
 </html>
 """
 
 
-def write_page(path: str, html: str) -> None:
-    """Write a page of ``page``; lone surrogates are spelled out. Raises OSError."""
+def write_page(path: str, html: str, advice: str = "") -> None:
+    """Write a page of ``page`` and print its name and size on stderr, with ``advice`` if any; lone
+    surrogates are spelled out. Raises OSError."""
+    raw = html.encode("utf-8", "backslashreplace")
     with open_output(path) as file:
-        file.write(html.encode("utf-8", "backslashreplace"))
+        file.write(raw)
+    size = f"{len(raw) / 1e6:.1f} MB" if len(raw) >= 1e6 else f"{len(raw) / 1e3:.0f} KB"
+    say(f"{path}: {size}; open it in a browser{advice}")
 
 
 def shade_class(shade: int) -> str:
@@ -97,41 +100,5 @@ def shade_class(shade: int) -> str:
 def shaded(text: str, shade: int) -> str:
     """An element with ``text`` on a background from cold (-SHADES) to hot (SHADES)."""
     name = shade_class(shade)
-    return f"<i{f' class={name}' * bool(name)}>{escape(text)}</i>"
-
-
-def scale(low: float, high: float, first: float, last: float) -> Callable[[float], float]:
-    """Where a value between ``low`` and ``high`` lies between two coordinates, to 0.01."""
-    span = high - low or 1.0
-    return lambda value: round(first + (value - low) / span * (last - first), 2)
-
-
-def ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """Round values from ``low`` to ``high`` to mark on an axis: at least two, in at most ``most``
-    steps (5 or more) of 1, 2 or 5 times a power of ten."""
-    if not high > low:
-        return [low]
-    size = 10 ** math.floor(math.log10((high - low) / most))
-    step = next(size * k for k in (1, 2, 5, 10, 20) if (high - low) / (size * k) <= most)
-    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def short(value: float) -> str:
-    """A number for an axis: 2,500,000 is 2.5M."""
-    size, unit = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M")) if abs(value) >= s), (1, ""))
-    return f"{value / size:,.6g}{unit}"
-
-
-def series_colour(i: int) -> str:
-    """The colour of the ``i``-th line of a figure, as CSS; they come round after SERIES."""
-    return f"var(--series-{i % SERIES + 1})"
-
-
-def points(pairs: Sequence[tuple[float, float]]) -> str:
-    """The ``d`` of an SVG path through points; a NaN parts it."""
-    drawn, pen = "", "M"
-    for x, y in pairs:
-        known = not math.isnan(x + y)
-        drawn += f"{pen}{x:g} {y:g}" if known else ""
-        pen = "L" if known else "M"
-    return drawn
+    class_of = f" class={name}" if name else ""
+    return f"<i{class_of}>{escape(text)}</i>"

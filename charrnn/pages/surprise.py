@@ -13,20 +13,9 @@ from torch import Tensor
 
 from charrnn.network.evaluation import read_rows
 from charrnn.network.model import CharRNN
-from charrnn.pages.inputs import Model, Text
-from charrnn.pages.page import (
-    SHADES,
-    embed,
-    escape,
-    page,
-    page_file,
-    points,
-    scale,
-    shade_class,
-    shaded,
-    short,
-    ticks,
-)
+from charrnn.pages.chart import path_through, scale, short_number, svg_path, svg_text, ticks
+from charrnn.pages.inputs import LoadedModel, Text
+from charrnn.pages.page import SHADES, embed, escape, page, page_file, shade_class, shaded
 
 SHOWN = 100_000  # characters on the page: about 5 MB
 GUESSES = 5
@@ -98,7 +87,7 @@ def words_of(text: str, bits: np.ndarray) -> list[tuple[int, str, float]]:
     return words
 
 
-def most(words: list[tuple[int, str, float]], n: int) -> list[tuple[int, str, float]]:
+def top_words(words: list[tuple[int, str, float]], n: int) -> list[tuple[int, str, float]]:
     """The ``n`` words with the most bits, each word once, where it has most."""
     best: dict[str, tuple[int, str, float]] = {}
     for word in words:
@@ -107,7 +96,7 @@ def most(words: list[tuple[int, str, float]], n: int) -> list[tuple[int, str, fl
     return sorted(best.values(), key=lambda word: (-word[2], word[0]))[:n]
 
 
-def links(words: list[tuple[int, str, float]]) -> str:
+def word_links(words: list[tuple[int, str, float]]) -> str:
     """A list of links to the words in the text."""
     items = (
         f'<li><a href="#c{i}"><bdi>{escape(word[:40])}</bdi></a> '
@@ -124,17 +113,18 @@ def text_html(text: str, shades: np.ndarray, linked: set[int]) -> str:
     html, start = [], 0
     for k, (number, line) in enumerate(numbered(text)):
         if k % PART == 0:
-            html.append(f"{'</div>' * (k > 0)}<div class=part>")
+            html.append("</div><div class=part>" if k else "<div class=part>")
         at = f' data-n="{number:,}"' if number else ""
         html.append(f'<div class=line data-i="{start}"{at}>')
         for i, char in enumerate(line, start):
             name = names[int(shades[i])]
             name = f'"{name} nl"' if char == "\n" else name
+            class_of = f" class={name}" if name else ""
             target = f" id=c{i}" if i in linked else ""
-            html.append(f"<i{f' class={name}' * bool(name)}{target}>{escaped[char]}</i>")
-        html.append("</div>\n")
+            html.append(f"<i{class_of}{target}>{escaped[char]}</i>")
+        html.append("</div>")
         start += len(line)
-    return "".join(html).replace("</i></div>\n", "</i></div>") + "</div>"
+    return "".join(html) + "</div>"
 
 
 def numbered(text: str) -> Iterator[tuple[int, str]]:
@@ -147,7 +137,7 @@ def numbered(text: str) -> Iterator[tuple[int, str]]:
 
 def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of: float) -> str:
     """How often each half bit of ``values`` comes, as SVG, with some values marked by name."""
-    high = max(*(mark + 1 for mark in marks.values()), *np.quantile(values, [0.995]).tolist(), 2.0)
+    high = max(max(marks.values()) + 1, float(np.quantile(values, 0.995)), 2.0)
     edges = np.arange(math.floor(low * 2), math.ceil(high * 2) + 1) / 2
     counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
     x_of, y_of = scale(edges[0], edges[-1], 8, 288), scale(0, counts.max(), 110, 34)
@@ -159,17 +149,17 @@ def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of:
         svg += f'height="{110 - y:g}"><title>{left:g} to {left + 0.5:g} bits: {count:,} '
         svg += "characters</title></rect>"
     for value in ticks(edges[0], edges[-1], 9):
-        svg += f'<text class="x" x="{x_of(value)}" y="126">{value:g}</text>'
+        svg += svg_text("x", x_of(value), 126, f"{value:g}")
     for i, (name, value) in enumerate(marks.items()):
         x, end = x_of(value), bool(value > (edges[0] + edges[-1]) / 2)
-        svg += f'<path class="mark" d="M{x} {12 + 14 * i}V110"/>'
-        svg += f'<text class="mark" x="{x - 4 if end else x + 4:g}" y="{20 + 14 * i}"'
-        svg += f"{' text-anchor=end' * end}>{escape(name)}</text>"
+        svg += svg_path("mark", f"M{x} {12 + 14 * i}V110")
+        anchor = 'text-anchor="end"' if end else ""
+        svg += svg_text("mark", x - 4 if end else x + 4, 20 + 14 * i, name, anchor)
     label = "Histogram of the bits: " + ", ".join(f"{name} {v:.2f}" for name, v in marks.items())
     return f'<svg viewBox="0 0 300 130" role="img" aria-label="{escape(label)}">{svg}</svg>'
 
 
-def data_block(models: list[Model], text: Text, predictions: list[Predictions]) -> str:
+def data_block(models: list[LoadedModel], text: Text, predictions: list[Predictions]) -> str:
     """All that the script needs, as JSON that cannot end its element."""
 
     def packed(numbers: np.ndarray) -> str:
@@ -190,12 +180,12 @@ def data_block(models: list[Model], text: Text, predictions: list[Predictions]) 
 
 
 def one_model(
-    model: Model, text: str, bits: np.ndarray, where: str
+    model: LoadedModel, text: str, bits: np.ndarray, where: str
 ) -> tuple[str, np.ndarray, set[int]]:
     """What stands beside the text, the shades, and the places that are linked to; ``where``: which
     part of the whole text this is, nothing where it is all of it."""
     no_idea = math.log2(len(model.net.unique_tokens))
-    words = most(words_of(text, bits), WORDS)
+    words = top_words(words_of(text, bits), WORDS)
     marks = {f"mean {bits[1:].mean():.2f}": float(bits[1:].mean())}
     marks[f"no idea {no_idea:.2f}"] = no_idea
     key = "".join(shaded(f"{k}+" if k == SHADES else str(k), k) for k in range(SHADES + 1))
@@ -208,12 +198,12 @@ characters it knows</dd><dt>more</dt><dd>it expected something else</dd></dl>
 <h2>How often</h2>{histogram(bits[1:], marks, 0.0, 1.0)}
 <p class="small">Characters by their bits{where}. A mean of {bits[1:].mean():.2f}
 bits is a choice among {2 ** bits[1:].mean():.1f} equally likely characters, again and again.</p>
-<h2>Most surprising words</h2>{links(words)}"""
+<h2>Most surprising words</h2>{word_links(words)}"""
     return aside, np.nan_to_num(bits, nan=SHADES).clip(0, SHADES).astype(int), {w[0] for w in words}
 
 
 def two_models(
-    models: list[Model], text: str, bits: list[np.ndarray], where: str
+    models: list[LoadedModel], text: str, bits: list[np.ndarray], where: str
 ) -> tuple[str, np.ndarray, set[int]]:
     """As ``one_model``, of how much more surprised the first model is than the second."""
     difference = bits[0] - bits[1]
@@ -221,9 +211,9 @@ def two_models(
     total, mean = float(difference.sum()), float(difference[1:].mean())
     better, worse = (names[1], names[0]) if total > 0 else (names[0], names[1])
     first = [(i, word, -b) for i, word, b in words_of(text, difference)]
-    best = most(first, WORDS // 2), most(words_of(text, difference), WORDS // 2)
+    best = top_words(first, WORDS // 2), top_words(words_of(text, difference), WORDS // 2)
     lists = "".join(
-        f"<h3><bdi>{escape(name)}</bdi> expected better</h3>{links(words)}"
+        f"<h3><bdi>{escape(name)}</bdi> expected better</h3>{word_links(words)}"
         for name, words in zip(names, best, strict=True)
     )
     marks = {f"mean {mean:+.2f}": mean}
@@ -236,7 +226,7 @@ the two had written it, the odds for the first would be 2 to the power of that.<
 <div class="key" aria-hidden="true">{key}</div>
 <p class="small">Bits of <bdi>{escape(names[0])}</bdi> less those of <bdi>{escape(names[1])}</bdi>:
 blue where the first expected the character better, orange where the second did.</p>
-<h2>Who leads</h2>{lead(difference)}
+<h2>Who leads</h2>{leader(difference)}
 <p class="small">The difference added up along the text: down where
 <bdi>{escape(names[0])}</bdi> gains, up where <bdi>{escape(names[1])}</bdi> does.</p>
 <h2>How often</h2>{histogram(difference[1:], marks, low, 2.0)}
@@ -245,7 +235,7 @@ blue where the first expected the character better, orange where the second did.
     return aside, shades, {word[0] for words in best for word in words}
 
 
-def lead(difference: np.ndarray) -> str:
+def leader(difference: np.ndarray) -> str:
     """The sum of the difference along the text, as SVG."""
     at = np.linspace(0, len(difference) - 1, min(len(difference), 280)).astype(int)
     sums = difference.cumsum()[at].tolist()
@@ -254,22 +244,22 @@ def lead(difference: np.ndarray) -> str:
     svg = ""
     for value in ticks(low, high, 5):
         y = y_of(value)
-        svg += f'<path class="grid" d="M58 {y}H296"/>'
-        svg += f'<text x="52" y="{y + 4:g}" text-anchor="end">{short(value)}</text>'
-    line = points([(x_of(i), y_of(v)) for i, v in zip(at.tolist(), sums, strict=True)])
+        svg += svg_path("grid", f"M58 {y}H296")
+        svg += svg_text("y", 52, y + 4, short_number(value), 'text-anchor="end"')
+    line = path_through([(x_of(i), y_of(v)) for i, v in zip(at.tolist(), sums, strict=True)])
     label = f"The difference added up: {sums[-1]:,.0f} bits at the end"
     return (
         f'<svg viewBox="0 0 300 100" role="img" aria-label="{label}">{svg}'
-        f'<path class="lead" d="{line}"/></svg>'
+        f"{svg_path('lead', line)}</svg>"
     )
 
 
-def surprise_page(models: list[Model], text: Text, losses: list[float]) -> str:
+def surprise_page(models: list[LoadedModel], text: Text, losses: list[float]) -> str:
     """A whole page: the text, shaded by one model's surprise or the difference of two; ``losses``
     are those of all the text, in nats per character."""
     shown = [ids[:SHOWN] for ids in text.ids]
     predictions = [predict(model.net, ids) for model, ids in zip(models, shown, strict=True)]
-    characters = "".join(map(models[0].net.unique_tokens.__getitem__, shown[0].tolist()))
+    characters = models[0].net.vocabulary.decode(shown[0])
     bits = [np.concatenate(([0.0], found.bits)) for found in predictions]  # none for the first
     first = f"the first {len(characters):,} characters"
     where = "" if len(characters) == len(text.ids[0]) else f", in {first} only"
@@ -288,17 +278,16 @@ def surprise_page(models: list[Model], text: Text, losses: list[float]) -> str:
             "where the second did."
         )
     caption = [
-        f"{model.describe()}, {loss / math.log(2):.4f} bits ({loss:.4f} nats) per character"
+        f"{model.description}, {loss / math.log(2):.4f} bits ({loss:.4f} nats) per character"
         for model, loss in zip(models, losses, strict=True)
     ]
-    part = "the part held out in training" if text.split == "val" else "all of it"
-    caption.append(f"{text.name}: {part}, {len(text.ids[0]):,} characters")
+    caption.append(f"{text.name}: {text.part}, {len(text.ids[0]):,} characters")
     caption += text.notes
     body = f"""<div class="beside">
 <aside>{aside}</aside>
 <section><p class="small">Point at a character, tap it, or move with the arrow keys, to see what the
 model expected there; <kbd>n</kbd> and <kbd>p</kbd> go to the next and previous surprise.{
-        f" These are {first}." * bool(where)
+        f" These are {first}." if where else ""
     }</p>
 <div class="text" tabindex="0" aria-label="The text, by surprise; arrow keys move through it">{
         text_html(characters, shades, linked)

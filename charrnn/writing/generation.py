@@ -15,7 +15,7 @@ from charrnn.errors import UserError
 from charrnn.network.device import pick_dtype, torch_defaults
 from charrnn.network.model import CharRNN, Hidden, eval_mode, map_hidden
 from charrnn.system.values import Number
-from charrnn.text.vocabulary import UNKNOWN, Vocabulary
+from charrnn.text.vocabulary import UNKNOWN
 from charrnn.writing.decoder import (
     Decoder,
     PlainDecoder,
@@ -84,7 +84,7 @@ def known_form(model: CharRNN, text: str, name: str = "prime") -> str:
 
 def encode_prime(model: CharRNN, prime: str) -> Tensor:
     """Ids of the prime in its ``known_form``, ``[1, T]``. Raises UserError as that does."""
-    return Vocabulary(tuple(model.unique_tokens)).encode(known_form(model, prime))[None]
+    return model.vocabulary.encode(known_form(model, prime))[None]
 
 
 def encode_opening(model: CharRNN, prime: str) -> Tensor:
@@ -129,7 +129,7 @@ def bits_of(model: CharRNN, prime: str, text: str) -> float:
     if not text:
         return 0.0
     opening = encode_opening(model, prime)[0]
-    ids = torch.cat((opening, Vocabulary(tuple(model.unique_tokens)).encode(text)))
+    ids = torch.cat((opening, model.vocabulary.encode(text)))
     costs, hidden = [], model.init_hidden(1)
     at_a_time = max(1, MOST_NUMBERS // len(model.unique_tokens))
     with eval_mode(model):

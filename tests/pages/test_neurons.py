@@ -1,4 +1,4 @@
-"""Properties of texts, the cells that follow them, and what is not called found."""
+"""Properties of texts, the units that follow them, and what is not called found."""
 
 import re
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from browser import Browser, needs_browser, running_browser  # noqa: F401
 from page_cases import HOSTILE, Page, bigram_model, plain, save, spelled
 
 from charrnn import CharRNN, neurons
+from charrnn.pages import units, units_page
 from charrnn.pages.properties import PROPERTIES, brackets, properties_of, quotations, within
 
 
@@ -84,12 +85,12 @@ def test_only_what_varies_is_a_property() -> None:
 def test_states_are_those_of_the_last_layer(cell: str) -> None:
     torch.manual_seed(0)
     model = CharRNN(tuple("abcd"), 8, 2, 0.5, cell).eval()
-    ids = torch.randint(4, (770,))
-    found = neurons.states(model, ids.to(torch.uint8))
-    assert found.shape == (768, 8)  # three rows of 256
+    ids = torch.randint(4, (772,))
+    found = units.states(model, ids.to(torch.uint8))
+    assert found.shape == (771, 8)  # three rows of 257
     hidden, expected = model.init_hidden(1), []
     with torch.no_grad():
-        for i in ids[:768]:
+        for i in ids[:771]:
             _, hidden = model(i.view(1, 1), hidden)
             expected.append(hidden[1][-1, 0].tanh() if cell == "lstm" else hidden[-1, 0])
     np.testing.assert_allclose(found, torch.stack(expected).numpy(), atol=1e-4)
@@ -129,23 +130,23 @@ def hand_set_lstm(tokens: tuple[str, ...]) -> CharRNN:
     return model
 
 
-def test_cells_that_follow_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+def test_units_that_follow_are_found(capsys: pytest.CaptureFixture[str]) -> None:
     text, quoted, bracketed = text_with_turns()
     model = hand_set_lstm(tuple(sorted(set(text))))
     ids = save("a", model, text, val_loss=1.25)
-    cells = neurons.states(model, ids)
+    cells = units.states(model, ids)
     n = len(cells)
-    assert len(text) - 64 < n <= len(text)
+    assert n == len(text) - 1
     columns = [i - text.rfind("\n", 0, i + 1) for i in range(n)]
     assert neurons.main([*READ]) == 0
     printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     follows = {"inside quotes": quoted, "place in the line": columns, "inside brackets": bracketed}
-    for (name, followed), cell in zip(follows.items(), (2, 7, 5), strict=True):
+    for (name, followed), unit in zip(follows.items(), (2, 7, 5), strict=True):
         r = [np.corrcoef(cells[:, k], np.array(followed[:n], float))[0, 1] for k in range(9)]
         best = max(range(9), key=lambda k: abs(r[k]))
-        assert best == cell and printed[name].startswith(f"cell {cell} ")
+        assert best == unit and printed[name].startswith(f"unit {unit} ")
         found = float(re.search(r"\(([+-][\d.]+)\)", printed[name])[1])
-        assert found == pytest.approx(r[cell], abs=2e-3)
+        assert found == pytest.approx(r[unit], abs=2e-3)
         # chance: the same cells for the property moved to 20 other times
         shifted = []
         for k in range(1, 21):
@@ -155,11 +156,11 @@ def test_cells_that_follow_are_found(capsys: pytest.CaptureFixture[str]) -> None
         assert said == pytest.approx(max(shifted), abs=2e-3)
     said = plain("neurons.html")
     for sentence in (
-        "Inside quotes: cell 2",
-        "Inside brackets: cell 5",
-        ": the cell is high (orange) where it holds.",
-        ": the cell is low (blue) where it holds.",
-        ": the cell is high (orange) where it is large.",
+        "Inside quotes: unit 2",
+        "Inside brackets: unit 5",
+        ": the unit is high (orange) where it holds.",
+        ": the unit is low (blue) where it holds.",
+        ": the unit is high (orange) where it is large.",
         "Underlined: where it holds, as a rule finds it in the text.",
         "Karpathy et al. 2015",
         "held-out loss 1.2500 nats",
@@ -179,21 +180,21 @@ def test_of_an_untrained_model_nothing_is_called_found(
         save("a", CharRNN(tuple(sorted(set(text))), 32, 1, 0.0, cell), text)
         assert neurons.main([*READ]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) > 4 and all(": no cell; " in line for line in lines)
-        assert "No cell follows any of the properties" in plain("neurons.html")
+        assert len(lines) > 4 and all(": no unit; " in line for line in lines)
+        assert "No unit follows any of the properties" in plain("neurons.html")
         assert not Page(Path("neurons.html").read_text(encoding="utf-8")).blocks
 
 
-def test_a_cells_own_range_is_stretched_over_the_colours() -> None:
+def test_a_units_own_range_is_stretched_over_the_colours() -> None:
     cell = np.linspace(-0.35, -0.25, 1000)
-    shades = neurons.shades_of(cell, np.arange(1000.0))
+    shades = units.shades_of(cell, np.arange(1000.0))
     assert shades.min() == -9 and shades.max() == 9 and abs(shades.mean()) < 0.1
     assert np.all(np.diff(shades) >= 0)
-    assert neurons.shades_of(np.full(5, 0.7), np.arange(5.0)).tolist() == [0] * 5
+    assert units.shades_of(np.full(5, 0.7), np.arange(5.0)).tolist() == [0] * 5
     # what holds five times in a thousand characters counts as much as the rest
     seldom = np.zeros(1000)
     seldom[100:600:100] = 1
-    shades = neurons.shades_of(np.where(seldom == 1, -1.0, cell), seldom)
+    shades = units.shades_of(np.where(seldom == 1, -1.0, cell), seldom)
     assert set(shades[seldom == 1]) == {-9} and shades[seldom == 0].min() > 5
 
 
@@ -202,9 +203,9 @@ def test_excerpts_show_where_the_property_changes() -> None:
     values = np.zeros(len(text))
     for place in (5, 1000, 3000, len(text) - 3):
         values[place : place + 2] = 1
-        found = neurons.excerpts(values, text)
+        found = units.excerpts(values, text)
         assert 1 <= len(found) <= 2 and all(part.start >= 0 for part in found)
-    for part in neurons.excerpts(values[900:], text[900:]):
+    for part in units.excerpts(values[900:], text[900:]):
         assert values[900:][part].any() and part.stop - part.start == 360
         assert part.start == 0 or text[900:][part.start - 1] in "\n "
 
@@ -212,7 +213,7 @@ def test_excerpts_show_where_the_property_changes() -> None:
 @pytest.mark.parametrize("longest", [3, 40, 5000])
 def test_the_mean_is_drawn_for_each_value(longest: int) -> None:
     values = np.tile(np.arange(longest + 1.0), 20000 // longest)
-    svg = neurons.average(values, values / longest)
+    svg = units_page.average_figure(values, values / longest)
     (line,) = re.findall(r'class="mean" d="(.*?)"', svg)
     pairs = [tuple(map(float, pair.split())) for pair in re.split("[ML]", line) if pair]
     assert 3 < len(pairs) <= 49
@@ -220,7 +221,7 @@ def test_the_mean_is_drawn_for_each_value(longest: int) -> None:
         assert (x - 40) / 300 == pytest.approx((84 - y) / 76, abs=0.04)
 
 
-def test_shades_and_underlines_follow_the_cell() -> None:
+def test_shades_and_underlines_follow_the_unit() -> None:
     text, _, bracketed = text_with_turns()
     model = hand_set_lstm(tuple(sorted(set(text))))
     save("a", model, text)

@@ -14,17 +14,8 @@ from page_cases import HOSTILE, SCRIPT, Page, bigram_model, log_line, plain, sav
 from charrnn import curves, neurons
 from charrnn import eval as eval_program
 from charrnn.__main__ import PROGRAMS
-from charrnn.pages.page import (
-    SERIES,
-    SHADES,
-    embed,
-    page,
-    page_file,
-    scale,
-    short,
-    ticks,
-    write_page,
-)
+from charrnn.pages.chart import SERIES, scale, short_number, ticks
+from charrnn.pages.page import SHADES, embed, page, page_file, write_page
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +92,7 @@ def test_scales_and_ticks() -> None:
             steps = {f"{b - a:.6e}"[0] for a, b in pairwise(found)}
             assert steps <= {"1", "2", "5", "9"}  # 9: 0.9999... of rounding
     assert ticks(2, 2) == [2]
-    assert [short(x) for x in (0.5, 999_999, 2.5e6, 3e9)] == ["0.5", "999,999", "2.5M", "3G"]
+    assert [short_number(x) for x in (0.5, 999_999, 2.5e6, 3e9)] == ["0.5", "999,999", "2.5M", "3G"]
 
 
 def luminance(rgb: list[float]) -> float:

@@ -17,6 +17,7 @@ from charrnn.pages import inputs as reading
 from charrnn.pages.inputs import Text, load_model, read_corpus, read_text
 from charrnn.text.corpus import Corpus, load_corpus
 from charrnn.text.split import split_text
+from charrnn.text.vocabulary import Vocabulary
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +130,7 @@ def test_a_large_vocabulary_and_an_unknown_character() -> None:
     many = "".join(map(chr, range(0x20000, 0x20000 + 33_000)))
     Path("a.txt").write_text(many[-2:] + "X" + many[0], encoding="utf-8")
     args = Namespace(data=["a.txt"], split=None, encoding=None)
-    model = reading.Model("a.net", Namespace(unique_tokens=many), {})
+    model = reading.LoadedModel("a.net", Namespace(vocabulary=Vocabulary(tuple(many))), {})
     text = read_text(args, [model], load_corpus(["a.txt"]))
     assert text.ids[0].tolist() == [32_998, 32_999, 0] and text.left_out == 1
 
@@ -178,7 +179,7 @@ def test_only_what_both_models_held_out_is_read() -> None:
     fingerprint = load_corpus(["a.txt"]).fingerprint
     args = Namespace(data=["a.txt"], split=None, encoding=None)
 
-    def models(*abouts: dict[str, object]) -> list[reading.Model]:
+    def models(*abouts: dict[str, object]) -> list[reading.LoadedModel]:
         for i, about in enumerate(abouts):
             net, _ = bigram_model(("\n", "a", "b"))
             save_checkpoint(f"{i}.net", net, fingerprint=fingerprint, **about)
@@ -202,7 +203,7 @@ import sys
 from argparse import Namespace
 import numpy as np, torch
 from memory import limit_memory
-from charrnn.pages.inputs import Model, read_text
+from charrnn.pages.inputs import LoadedModel, read_text
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
 n = 60_000_000
@@ -211,7 +212,8 @@ ids[5] = 1
 corpus = Corpus(ids, Vocabulary(("a", "X")), "", [], [])
 limit_memory(n + 50_000_000)
 args = Namespace(split=None, data=["a.txt"])
-text = read_text(args, [Model("a.net", Namespace(unique_tokens="ba"), {})], corpus)
+net = Namespace(vocabulary=Vocabulary(("b", "a")))
+text = read_text(args, [LoadedModel("a.net", net, {})], corpus)
 print(len(text.ids[0]), int(text.ids[0].min()), text.left_out)
 """
 

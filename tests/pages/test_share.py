@@ -575,7 +575,7 @@ def test_a_large_page_says_how_to_make_it_smaller(
     monkeypatch.setattr(share_module, "LARGE", page.stat().st_size // 2)
     make(tmp_path, model)
     said = capsys.readouterr()
-    assert "0.0 MB" in said.err and "--weights int8" in said.err and said.out == ""
+    assert ": 48 KB; open it" in said.err and "--weights int8" in said.err and said.out == ""
     make(tmp_path, model, "--weights", "int8")
     assert "--weights int8" not in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ from runs import ROOT
 from charrnn import CharRNN, evaluate, next_char_probabilities, save_checkpoint
 from charrnn import eval as eval_program
 from charrnn.pages import surprise
-from charrnn.pages.surprise import most, predict, words_of
+from charrnn.pages.surprise import predict, top_words, words_of
 
 
 @pytest.fixture(autouse=True)
@@ -133,8 +133,8 @@ def test_words_add_up_their_bits_and_each_counts_once() -> None:
         (0, "no"), (4, "no"), (8, "it's"), (13, "n\u00f6t"), (17, "no"),
     ]  # fmt: skip
     assert [b for _, _, b in words] == [1, 9, 38, 42, 35]
-    assert [(i, word) for i, word, _ in most(words, 2)] == [(13, "n\u00f6t"), (8, "it's")]
-    assert [(i, word) for i, word, _ in most(words, 9)][2] == (17, "no")
+    assert [(i, word) for i, word, _ in top_words(words, 2)] == [(13, "n\u00f6t"), (8, "it's")]
+    assert [(i, word) for i, word, _ in top_words(words, 9)][2] == (17, "no")
 
 
 def test_two_models_are_coloured_by_their_difference(capsys: pytest.CaptureFixture[str]) -> None:

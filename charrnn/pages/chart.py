@@ -1,0 +1,57 @@
+"""Scales, ticks and paths of the figures, as SVG."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from charrnn.pages.page import escape
+
+SERIES = 8  # colours of lines, --series-1 to --series-8 in style.css
+
+
+def scale(low: float, high: float, first: float, last: float) -> Callable[[float], float]:
+    """Where a value between ``low`` and ``high`` lies between two coordinates, to 0.01."""
+    span = high - low or 1.0
+    return lambda value: round(first + (value - low) / span * (last - first), 2)
+
+
+def ticks(low: float, high: float, most: int = 8) -> list[float]:
+    """Round values from ``low`` to ``high`` to mark on an axis: at least two, in at most ``most``
+    steps (5 or more) of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        return [low]
+    size = 10 ** math.floor(math.log10((high - low) / most))
+    step = next(size * k for k in (1, 2, 5, 10, 20) if (high - low) / (size * k) <= most)
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def short_number(value: float) -> str:
+    """A number for an axis: 2,500,000 is 2.5M."""
+    size, unit = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M")) if abs(value) >= s), (1, ""))
+    return f"{value / size:,.6g}{unit}"
+
+
+def series_colour(i: int) -> str:
+    """The colour of the ``i``-th line of a figure, as CSS; they come round after SERIES."""
+    return f"var(--series-{i % SERIES + 1})"
+
+
+def svg_text(kind: str, x: float, y: float, words: str, style: str = "") -> str:
+    """An SVG text of the class ``kind`` at a place; ``style``: attributes more."""
+    style = f" {style}" if style else ""
+    return f'<text class="{kind}"{style} x="{x:g}" y="{y:g}">{escape(words)}</text>'
+
+
+def svg_path(kind: str, d: str, style: str = "") -> str:
+    """An SVG path of the class ``kind``; ``style``: attributes more."""
+    style = f" {style}" if style else ""
+    return f'<path class="{kind}"{style} d="{d}"/>'
+
+
+def path_through(pairs: Sequence[tuple[float, float]]) -> str:
+    """The ``d`` of an SVG path through points; a NaN parts it."""
+    drawn, pen = "", "M"
+    for x, y in pairs:
+        known = not math.isnan(x + y)
+        drawn += f"{pen}{x:g} {y:g}" if known else ""
+        pen = "L" if known else "M"
+    return drawn

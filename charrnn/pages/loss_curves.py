@@ -1,0 +1,244 @@
+"""The page of how the loss of runs fell."""
+
+import math
+import statistics
+from typing import Any
+
+from charrnn.pages.chart import path_through, scale, short_number, svg_path, svg_text, ticks
+from charrnn.pages.page import escape, page, page_file
+from charrnn.pages.runs import AXES, LOSSES, Run
+
+HELD_OUT = ("text", "val_frac", "val_split", "min_count", "encoding")  # decide the held-out text
+UNITS = ((1, "seconds"), (60, "minutes"), (3600, "hours"))
+HOW = "The loss is how surprised the model is by each next character, on average: lower is better."
+LINES = {
+    "val_loss": "Thick: text that it never trained on.",
+    "train_loss": "Thin: text that it is learning from.",
+}
+
+
+def known(values: list[float]) -> list[float]:
+    """``values`` without NaN; a zero where nothing else is left."""
+    return [value for value in values if not math.isnan(value)] or [0.0]
+
+
+def loss_range(runs: list[Run]) -> tuple[float, float]:
+    """What the loss axis shows: all but what is five times as far up as half of the values are."""
+    values = known([line[loss] for run in runs for line in run.lines for loss in LOSSES])
+    low, half = min(values), statistics.median(values)
+    high = max(value for value in values if value <= half + max(4 * (half - low), 0.5))
+    margin = max(high - low, 1e-3) * 0.04
+    return low - margin, high + margin
+
+
+def figure(runs: list[Run], axis: str, width: int) -> str:
+    """The losses over an axis as SVG, the learning rate as a strip below; 1 unit is 1 pixel."""
+    left, right, top, bottom = 46, width - 44, 24, 24 + round(width * 0.25 + 150)
+    strip, foot = bottom + 14, bottom + 58
+    last = max(known([line[axis] for run in runs for line in run.lines]))
+    unit, unit_name = 1, AXES[axis]
+    if axis == "seconds":
+        unit, unit_name = next(u for u in reversed(UNITS) if last >= 3 * u[0] or u[0] == 1)
+    low, high = loss_range(runs)
+    x_of, y_of = scale(0, max(last, 1e-9), left, right), scale(low, high, bottom, top)
+    top_rate = max(known([line["lr"] for run in runs for line in run.lines])) or 1.0
+    rate_of = scale(0, top_rate, foot, strip)
+    clip = f"clip-{axis}-{width}"
+    svg = f'<clipPath id="{clip}"><path d="M0 {top}H{width}V{bottom}H0z"/></clipPath>\n'
+    for value in ticks(0, last / unit, (right - left) // 75):
+        x = x_of(value * unit)
+        svg += svg_path("grid", f"M{x} {top}V{foot}")
+        svg += svg_text("x", x, foot + 18, short_number(value)) + "\n"
+    for value in ticks(low, high):
+        y = y_of(value)
+        svg += svg_path("grid", f"M{left} {y}H{right}")
+        svg += svg_text("y", left - 6, y + 4, f"{value:,.6g}") + "\n"
+    for bits in ticks(low / math.log(2), high / math.log(2)):
+        y = y_of(bits * math.log(2))
+        svg += svg_path("tick", f"M{right} {y}h4")
+        svg += svg_text("bits", right + 7, y + 4, f"{bits:,.6g}") + "\n"
+    svg += svg_text("unit", left, 12, "nats per character")
+    svg += svg_text("bits unit", width, 12, "bits")
+    svg += svg_path("grid", f"M{left} {foot}H{right}")
+    svg += svg_text("x unit", (left + right) / 2, foot + 36, unit_name)
+    svg += svg_text("y", left - 6, strip + 10, f"{top_rate:.2g}")
+    svg += svg_text("inside", right - 4, strip + 8, "learning rate")
+    marked: list[float] = []  # places along the upper edge
+    for run in runs:
+        colour = f'style="--colour: {run.colour}"'
+        xs = [x_of(line[axis]) for line in run.lines]
+        rates = path_through(
+            list(zip(xs, [rate_of(line["lr"]) for line in run.lines], strict=True))
+        )
+        svg += svg_path("rate", rates, colour) + "\n"
+        for loss in LOSSES:
+            ys = [max(y_of(line[loss]), -1e4) for line in run.lines]
+            pairs = [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(y)]
+            path = path_through(pairs)
+            svg += svg_path(loss, path, f'{colour} clip-path="url(#{clip})"') + "\n"
+            svg += outliers(run, loss, xs, top, high, marked)
+        svg += evaluation_dots(run, axis, xs, y_of, high)
+    names = names_at_ends(runs, axis, x_of, y_of, (top, bottom), right)  # on top of all lines
+    label = escape(f"Losses of {len(runs)} runs over {unit_name}")
+    box = f'viewBox="0 0 {width} {foot + 44}" role="img" aria-label="{label}"'
+    return f"<svg {box}>\n{svg}{names}</svg>\n"
+
+
+def outliers(
+    run: Run, loss: str, xs: list[float], top: float, high: float, marked: list[float]
+) -> str:
+    """A mark at the upper edge with the highest value of each stretch that is above the axis."""
+    svg, worst = "", None
+    for x, line in [*zip(xs, run.lines, strict=True), (0.0, {loss: -math.inf})]:
+        value = line[loss]
+        if value > high and (worst is None or value > worst[1]):
+            worst = (x, value)
+        elif value <= high and worst is not None:
+            x, value = worst
+            svg += svg_path("outlier", f"M{x} {top}l4 7h-8z", f'style="--colour: {run.colour}"')
+            if not any(abs(x - other) < 40 for other in marked):
+                svg += svg_text("outlier", x + 7, top + 9, f"{value:.3g}") + "\n"
+                marked.append(x)
+            worst = None
+    return svg
+
+
+def evaluation_dots(run: Run, axis: str, xs: list[float], y_of: Any, high: float) -> str:
+    """A dot that says its value for each held-out loss, the best one ringed."""
+    svg, best = "", run.lowest()
+    for x, line in zip(xs, run.lines, strict=True):
+        value = line["val_loss"]
+        if value <= high and not math.isnan(x):
+            kind = "dot best" if line is best else "dot"
+            said = f"{run.name}: {value:.4f} nats, {value / math.log(2):.4f} bits held out"
+            svg += f'<circle class="{kind}" style="--colour: {run.colour}" cx="{x}" '
+            svg += f'cy="{y_of(value)}" r="{5 if line is best else 2.5}"><title>'
+            svg += f"{escape(said)}, {line[axis]:,.6g} {AXES[axis]}</title></circle>\n"
+    return svg
+
+
+def names_at_ends(
+    runs: list[Run], axis: str, x_of: Any, y_of: Any, edges: tuple, right: float
+) -> str:
+    """Each run's name above the end of its line; in the order of the ends, none on another."""
+    ends = []
+    for run in runs:
+        loss = "val_loss" if run.lowest() else "train_loss"
+        places = [(x_of(line[axis]), y_of(line[loss])) for line in run.lines]
+        places = [(x, y) for x, y in places if not math.isnan(x + y)]
+        ends += [(*places[-1], run)] if places else []
+    ends.sort(key=lambda end: end[1])
+    top, bottom = edges[0] + 12, edges[1] - 4
+    apart = min(15, (bottom - top) / max(len(ends) - 1, 1))
+    heights: list[float] = []
+    for _, y, _ in ends:  # from above: each as near its end as the one before it allows
+        heights.append(max(y - 9, heights[-1] + apart if heights else top))
+    lowest = bottom
+    for i in reversed(range(len(heights))):  # what does not fit below moves up
+        heights[i] = lowest = min(heights[i], lowest)
+        lowest -= apart
+    svg = ""
+    for (x, _, run), y in zip(ends, heights, strict=True):
+        name = run.name if len(run.name) <= 28 else f"{run.name[:14]}\u2026{run.name[-13:]}"
+        x = max(x, 60 + 7 * len(name))  # a short run's name begins inside the figure
+        colour = f'style="--colour: {run.colour}"'
+        svg += svg_text("name", min(x, right - 6), y, name, colour) + "\n"
+    return svg
+
+
+def table(runs: list[Run]) -> str:
+    """The best held-out loss of each run, and what it took."""
+    heads = ("run", "model", "best nats", "bits", "at step", "minutes", "chars/s")
+    rows = ""
+    for run in runs:
+        best, last = run.best(), run.lines[-1]
+        cells = [run.model()]
+        if best:
+            nats = best["val_loss"]
+            cells += [f"{nats:.4f}", f"{nats / math.log(2):.4f}", f"{best['step']:,.0f}"]
+        else:
+            cells += ["\u2013"] * 3
+        cells += [f"{last['seconds'] / 60:,.1f}"]
+        cells += [f"{last['chars'] / last['seconds']:,.0f}" if last["seconds"] > 0 else "\u2013"]
+        cells = ["\u2013" if cell == "nan" else cell for cell in cells]
+        row = "".join(
+            f'<td data-head="{head}">{escape(cell)}</td>'
+            for head, cell in zip(heads[1:], cells, strict=True)
+        )
+        rows += f'<tr><th scope="row">{swatch(run)}</th>{row}</tr>\n'
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>\n"
+
+
+def swatch(run: Run) -> str:
+    """The run's colour and name."""
+    colour = f'<span class="swatch" style="--colour: {run.colour}"></span>'
+    return f"{colour}<bdi>{escape(run.name)}</bdi>"
+
+
+def differences(runs: list[Run]) -> str:
+    """What the runs were told that differs between them, a list; empty where nothing does."""
+    told = dict.fromkeys(["text", *(name for run in runs for name in run.settings)])
+    names = [name for name in told if len({run.of(name) for run in runs}) > 1]
+    if not names:
+        return ""
+    items = ""
+    for run in runs:
+        said = ", ".join(f"{name.replace('_', '-')} {run.of(name)}" for name in names)
+        items += f"<dt>{swatch(run)}</dt> <dd>{escape(said)}</dd>\n"
+    warning = "<p>Their held-out texts differ: such losses do not compare.</p>\n"
+    other_text = warning if any(name in HELD_OUT for name in names) else ""
+    return f"<h2>What differs</h2>\n{other_text}<dl>{items}</dl>\n"
+
+
+def marks_legend(runs: list[Run]) -> str:
+    """What the marks mean that are in the figure."""
+    high = loss_range(runs)[1]
+    marks = []
+    if any(run.lowest() for run in runs):
+        marks.append("\u25cb lowest held-out loss on the way")
+    if any(line[loss] > high for run in runs for line in run.lines for loss in LOSSES):
+        marks.append("\u25b2 a value above the figure, which would flatten all the rest")
+    return f"<figcaption>{'; '.join(marks)}.</figcaption>" if marks else ""
+
+
+def how_to_read(runs: list[Run]) -> str:
+    """What the loss is, and which lines are there."""
+    drawn = (k for k in LINES if not all(math.isnan(line[k]) for r in runs for line in r.lines))
+    return " ".join((HOW, *map(LINES.__getitem__, drawn)))
+
+
+def body(runs: list[Run]) -> str:
+    """The switch, a figure for each axis at two widths, what differs, and the table."""
+    switch = "".join(
+        f'<input type="radio" name="axis" id="by-{axis}"{" checked" if axis == "seconds" else ""}>'
+        f'<label for="by-{axis}">{name}</label>'
+        for axis, name in AXES.items()
+    )
+    figures = "".join(
+        f'<div class="{axis} {size}">{figure(runs, axis, width)}</div>\n'
+        for axis in AXES
+        for size, width in (("full", 704), ("phone", 350))
+    )
+    skipped = "".join(
+        f"<p class=small>{escape(run.name)}: {run.skipped} lines could not be read and are left "
+        "out.</p>\n"
+        for run in runs
+        if run.skipped
+    )
+    return f"""<fieldset class="switch"><legend class="unseen">Across: time, epochs or characters
+</legend>{switch}</fieldset>
+<figure>{figures}{marks_legend(runs)}</figure>
+{table(runs)}{differences(runs)}{skipped}"""
+
+
+def curves_page(runs: list[Run]) -> str:
+    """The whole page."""
+    texts = list(dict.fromkeys(run.text for run in runs if run.text))
+    caption = [runs[0].name if len(runs) == 1 else f"{len(runs)} runs", *texts]
+    if len(runs) == 1 and runs[0].model() != "\u2013":
+        caption.insert(1, runs[0].model())
+    if bests := [best["val_loss"] for run in runs if (best := run.best())]:
+        caption.append(f"best held-out loss {min(bests):.4f} nats per character")
+    title = "How the loss fell" if len(runs) == 1 else f"How the loss fell in {len(runs)} runs"
+    return page(title, how_to_read(runs), caption, body(runs), page_file("curves.css"))

@@ -1,0 +1,102 @@
+"""The losses of runs, as their logs have them."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charrnn.errors import UserError
+from charrnn.pages.chart import series_colour
+from charrnn.system.files import require_regular
+
+AXES = {"seconds": "time", "epoch": "epochs", "chars": "characters"}
+LOSSES = ("train_loss", "val_loss")
+
+
+@dataclass
+class Run:
+    """What a log says: settings, and the numbers of each line, NaN for null."""
+
+    name: str
+    settings: dict[str, Any]
+    text: str
+    lines: list[dict[str, float]]
+    skipped: int  # lines that could not be read
+    final: dict[str, float] | None = None  # of the best model, on all of the held-out text
+    colour: str = "inherit"
+    length: str = ""  # of the text, in characters
+
+    def lowest(self) -> dict[str, float] | None:
+        """The line with the lowest held-out loss, None without any."""
+        known = [line for line in self.lines if not math.isnan(line["val_loss"])]
+        return min(known, key=lambda line: line["val_loss"], default=None)
+
+    def best(self) -> dict[str, float] | None:
+        """The run's figure: of the finished run, else of the lowest line."""
+        return self.final or self.lowest()
+
+    def of(self, name: str) -> str:
+        """A setting, or the text's name, as the log has it; a dash where it does not say."""
+        text = " of ".join(filter(None, (self.text, self.length)))
+        value = text if name == "text" else self.settings.get(name)
+        return str(value)[:80] if value not in (None, "") else "\u2013"
+
+    def model(self) -> str:
+        """Cell and size, as far as the settings say."""
+        cell, *size = (self.settings.get(key) for key in ("cell", "n_hidden", "n_layers"))
+        sizes = " \u00d7 ".join(str(n) for n in size if type(n) is int)
+        return f"{cell if isinstance(cell, str) else ''} {sizes}".strip() or "\u2013"
+
+
+def read_log(path: str) -> Run:
+    """The run in a log of train.py. Lines that cannot be read are counted and skipped.
+
+    Raises UserError where no line can be read, OSError as the file system does.
+    """
+    require_regular(path, "a log of train.py")
+    run = Run(Path(path).stem, {}, "", [], 0)
+    with open(path, "rb") as file:
+        for raw in file:
+            if not raw.strip():
+                continue
+            try:
+                line = json.loads(raw.decode())
+                if isinstance(line.get("settings"), dict):
+                    run.settings = line["settings"]
+                    about = line.get("text")
+                    run.text = str(about.get("name", "")) if isinstance(about, dict) else ""
+                    chars = about.get("chars") if isinstance(about, dict) else None
+                    run.length = f"{chars:,} characters" if type(chars) is int else ""
+                    continue
+                numbers = {key: _number(line[key]) for key in (*AXES, *LOSSES)}
+                numbers |= {key: _number(line.get(key)) for key in ("step", "lr")}
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                run.skipped += 1
+                continue
+            if line.get("final") is True and not math.isnan(numbers["val_loss"]):
+                run.final = numbers
+            else:
+                run.lines.append(numbers)
+    if not run.lines:
+        run.lines = [run.final] if run.final else []
+    if not run.lines:
+        problem = "is empty" if not (run.skipped or run.settings) else "no line of losses in it"
+        raise UserError(f"{path}: no log of train.py: {problem}; give a .jsonl that it left")
+    return run
+
+
+def _number(value: object) -> float:
+    """A number of a log; NaN for null and what no axis could show. Raises TypeError."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise TypeError("not a number")
+    return float(value) if value is not None and abs(value) < 1e12 else math.nan
+
+
+def name_runs(runs: dict[str, Run]) -> list[Run]:
+    """The runs with a colour each, and with their paths as names where file names are the same."""
+    for i, (path, run) in enumerate(runs.items()):
+        run.colour = series_colour(i)
+        if sum(other.name == Path(path).stem for other in runs.values()) > 1:
+            run.name = path
+    return list(runs.values())
