@@ -120,7 +120,8 @@ class CharRNN(nn.Module):
         the chip from character to character (Diamos et al. 2016, "Persistent RNNs") has one layer,
         and inputs whose width is a multiple of 128."""
         lstm, states = cast(nn.LSTM, self.lstm), []
-        for layer, (w_ih, *others) in enumerate(lstm.all_weights):
+        all_weights = cast(list[list[Tensor]], lstm.all_weights)
+        for layer, (w_ih, *others) in enumerate(all_weights):
             if layer:
                 x = F.dropout(x, lstm.dropout, self.training)
             elif spare := -x.shape[2] % 128:

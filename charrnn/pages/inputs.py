@@ -293,5 +293,5 @@ def in_form(pieces: Iterable[str], form: Form) -> Iterator[np.ndarray]:
         if not newline:  # a long line is cut anywhere, or it would have to be held in memory
             lines, rest = rest, ""
         yield code_points(unicodedata.normalize(form, lines + newline))
-    if rest:
+    if form and rest:
         yield code_points(unicodedata.normalize(form, rest))
