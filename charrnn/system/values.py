@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from math import inf
 from typing import Any
@@ -56,7 +56,6 @@ class Rule:
 
     allows: Callable[[Any], bool]
     words: str
-    choices: tuple[str, ...] = ()  # all of them, where they can be listed
 
     def __contains__(self, value: object) -> bool:
         return self.allows(value)
@@ -65,10 +64,17 @@ class Rule:
         return self.words
 
 
-def choice(*names: str) -> Rule:
-    """Return the rule that a value is one of these names."""
-    words = f"one of {', '.join(names)}"
-    return Rule(lambda value: type(value) is str and value in names, words, names)
+@dataclass(frozen=True)
+class Choice:
+    """The names in a collection, which may grow later, as that of the cells does."""
+
+    names: Collection[str]
+
+    def __contains__(self, value: object) -> bool:
+        return type(value) is str and value in self.names
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.names)}"
 
 
 TEXT = Rule(
@@ -82,7 +88,7 @@ TRUE_OR_FALSE = Rule(lambda v: type(v) is bool, "True or False")
 
 
 def one_of(
-    values: Number | Rule, default: Any = MISSING, optional: bool = False, **more: Any
+    values: Number | Rule | Choice, default: Any = MISSING, optional: bool = False, **more: Any
 ) -> Any:
     """Return a dataclass field whose values obey a rule, or may be None where ``optional`` or the
     default is. ``more`` is put into the field's metadata."""

@@ -5,7 +5,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from charrnn.system.cli import Parser
-from charrnn.system.values import Number
+from charrnn.system.values import Choice, Number
 from charrnn.training.settings import GROUPS, NOTEBOOK, PRESETS, Settings
 
 DESCRIPTION = """Train a character-level LSTM on a text. Writes CKPT (the best model by held-out
@@ -32,8 +32,8 @@ def make_parser() -> Parser:
         more: dict[str, Any] = {"help": f"{words} (default: {default})" if default else words}
         if isinstance(values, Number):
             more |= {"type": values, "metavar": flag.metadata["metavar"]}
-        elif values.choices:
-            more |= {"type": str.lower, "choices": values.choices}
+        elif isinstance(values, Choice):
+            more |= {"type": str.lower, "choices": tuple(values.names)}
         else:
             more |= {"nargs": "+" if name == "data" else None, "metavar": flag.metadata["metavar"]}
         groups[flag.metadata["group"]].add_argument("--" + name.replace("_", "-"), **more)

@@ -18,11 +18,11 @@ from charrnn.system.values import (
     TEXT,
     TEXTS,
     TRUE_OR_FALSE,
+    Choice,
     Number,
     Rule,
     check_fields,
     check_value,
-    choice,
     one_of,
 )
 
@@ -83,7 +83,7 @@ GROUPS = ("text", "model", "length of the run", "training", "files")  # of --hel
 
 def setting(
     group: str,
-    values: Number | Rule,
+    values: Number | Rule | Choice,
     help: str,
     default: Any = MISSING,
     metavar: str = "N",
@@ -135,14 +135,14 @@ class Settings:
         shown=f"{HELD_OUT}, at most {MOST_HELD_OUT:,} characters",
     )
     val_split: str = text(
-        choice("end", "lines", "paragraphs", "files"),
+        Choice(("end", "lines", "paragraphs", "files")),
         "end: hold out the end of the text; lines, paragraphs (between blank lines, or lines such "
         "as =====) or files: some of them from all over it, chosen by --seed",
         "end",
     )
     ckpt: str = files(TEXT, "where the model goes", "rnn.net", "FILE")
     keep: str = files(
-        choice("best", "all"),
+        Choice(("best", "all")),
         "all: keep each evaluation's model, too, as CKPT.step001234.net",
         "best",
     )
@@ -158,7 +158,7 @@ class Settings:
         changeable=True,
     )
     preset: str = model(
-        choice("auto", *PRESETS),
+        Choice(("auto", *PRESETS)),
         "fills in every setting not given; notebook: the classic notebook's; laptop: learns most "
         "in a few CPU minutes; accelerator: the notebook's model with a better recipe; auto: "
         "laptop on a CPU, else accelerator",
@@ -174,7 +174,7 @@ class Settings:
         stored=False,
     )
     dtype: str = training(
-        choice(*DTYPES),
+        Choice(DTYPES),
         "precision of the step's products; weights stay float32",
         "auto",
         shown="auto: bfloat16 on a CPU that has it in hardware, float16 on CUDA, else float32",
@@ -185,7 +185,7 @@ class Settings:
         "of every random number; same seed, text and machine: the same bytes, on a CPU by --epochs",
         1,
     )
-    cell: str = model(choice(*CELLS), "kind of recurrent layer", "lstm")
+    cell: str = model(Choice(CELLS), "kind of recurrent layer", "lstm")
     n_hidden: int = model(
         COUNT,
         "units per layer",
