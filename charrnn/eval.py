@@ -29,9 +29,13 @@ from charrnn.system.cli import Parser, command
 from charrnn.system.console import say
 from charrnn.system.files import check_output
 from charrnn.system.values import Number
+from charrnn.text.copied import RUN, find_copied
+from charrnn.text.corpus import LARGEST_VOCABULARY, load_corpus
 from charrnn.text.encodings import check_encoding, recognise
 from charrnn.text.sources import read_stream
 from charrnn.writing.generation import default_prime, next_char_probabilities
+
+SHOWN = 200  # characters of the longest copied run
 
 
 def print_json(line: dict[str, Any]) -> None:
@@ -142,12 +146,36 @@ def score_text(models: list[LoadedModel], args: Namespace) -> None:
         write_page(args.surprise, surprise_page(models, text, losses))
 
 
+def count_copied(path: str, args: Namespace) -> None:
+    """Print how much of a file stands in the texts of ``--data`` word for word, as JSON.
+
+    Raises UserError as ``load_corpus`` does.
+    """
+    file, source = (
+        load_corpus(data, encoding=args.encoding or "utf-8", most_tokens=LARGEST_VOCABULARY)
+        for data in ([path], args.data)
+    )
+    found = find_copied(np.concatenate(list(file.blocks())), source.blocks)
+    print_json(
+        {
+            "file": path,
+            "text": source.name,
+            "chars": found.n_chars,
+            "longest": len(found.longest),
+            "longest_text": found.longest[:SHOWN],
+            "copied": float(found.in_runs.mean()),  # share of characters in runs of RUN or more
+            "lines": found.n_lines,
+            "copied_lines": found.n_copied_lines,
+        }
+    )
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, print the lines, and write the page."""
     p = Parser(__doc__)
     p.add_argument(
-        "--ckpt", metavar="FILE", nargs="+", default=["rnn.net"], help="the model, or two"
+        "--ckpt", metavar="FILE", nargs="+", default=["rnn.net"], help="the model, or several"
     )
     add_reading_flags(p)
     p.add_argument(
@@ -165,10 +193,20 @@ def main(argv: list[str] | None = None) -> None:
     likeliest = "with --text: the N likeliest next characters"
     p.add_argument("--top", metavar="N", type=top, default=0, help=likeliest)
     p.add_argument("--end", action="store_true", help="with --text: score each line's end as well")
+    p.add_argument(
+        "--copied",
+        metavar="FILE",
+        help=f"how much of this file stands in --data word for word: the longest run, the share of "
+        f"its characters in runs of {RUN} or more, and how many of its lines; reads no model",
+    )
     p.add_argument("--info", action="store_true", help="print what the checkpoint says of its run")
     args = p.parse_args(argv)
-    if len(args.ckpt) > 2:
-        raise UserError(f"--ckpt: {len(args.ckpt)} models; one, or two to compare")
+    if args.surprise and len(args.ckpt) > 2:
+        raise UserError(f"--surprise: {len(args.ckpt)} models; one, or two to compare")
+    if args.copied is not None:
+        if not args.data or args.text or args.surprise or args.info:
+            raise UserError("--copied FILE needs --data, the text to look in, and nothing else")
+        return count_copied(args.copied, args)
     if args.text and (args.data or args.surprise):
         raise UserError("--text is scored alone; leave out --data and --surprise")
     if args.top and not args.text:

@@ -1,12 +1,13 @@
 """How much of one text stands in another word for word."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+NEWLINE = ord("\n")
 RUN = 30  # characters; a shorter run in common is no sign of copying
-BLOCK = 1 << 20  # characters of the source at a time
+Blocks = Callable[[], Iterable[np.ndarray]]  # a text's code points, from the beginning each time
 MULTIPLIERS = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F  # odd: of SplitMix64 and of xxHash
 
 
@@ -21,9 +22,8 @@ class Copied:
     n_copied_lines: int  # of those, which are a whole line of the source
 
 
-def find_copied(text: np.ndarray, source: Iterable[np.ndarray], newline: int) -> Copied:
-    """Compare ``text`` ``[n_chars]`` with ``source`` ``[n]`` in blocks that can be read again and
-    again; both are code points, ``newline`` is that of a line's end.
+def find_copied(text: np.ndarray, source: Blocks) -> Copied:
+    """Compare the code points ``text`` ``[n_chars]`` with those of a source.
 
     The source may be much longer than memory: only the hashes of the text's own substrings are
     kept, and those of each block of the source are looked up among them.
@@ -35,9 +35,9 @@ def find_copied(text: np.ndarray, source: Iterable[np.ndarray], newline: int) ->
     starts = found.nonzero()[0]
     np.add.at(steps, starts, 1)
     np.add.at(steps, starts + RUN, -1)
-    lines = [line for line in _lines([text], newline) if line]
+    lines = [line for line in _lines([text]) if line]
     own = set(lines)
-    copied = own & {line for line in _lines(source, newline) if line in own}
+    copied = own & {line for line in _lines(source()) if line in own}
     return Copied(
         len(text),
         _longest(text, source, RUN if found.any() else 0),
@@ -47,7 +47,7 @@ def find_copied(text: np.ndarray, source: Iterable[np.ndarray], newline: int) ->
     )
 
 
-def _longest(text: np.ndarray, source: Iterable[np.ndarray], known: int) -> str:
+def _longest(text: np.ndarray, source: Blocks, known: int) -> str:
     """The longest run in common, of at least ``known`` characters: found by bisection, since where
     a run is in common each part of it is."""
     most, first = len(text) + 1, 0  # a run of ``known`` is in common, none of ``most`` is
@@ -64,13 +64,13 @@ def _longest(text: np.ndarray, source: Iterable[np.ndarray], known: int) -> str:
     return "".join(map(chr, text[first : first + known]))
 
 
-def _stands_in(text: np.ndarray, source: Iterable[np.ndarray], length: int) -> np.ndarray:
+def _stands_in(text: np.ndarray, source: Blocks, length: int) -> np.ndarray:
     """Whether each substring of ``length`` characters of ``text`` stands in ``source``, by 64-bit
     hashes, ``[len(text) - length + 1]`` bool."""
     own, place = np.unique(_hashes(text, length), return_inverse=True)
     found = np.zeros(len(own), dtype=bool)
     rest = np.empty(0, dtype=text.dtype)
-    for block in source:
+    for block in source():
         block = np.concatenate((rest, block))  # a substring may lie across two blocks
         if len(block) >= length:
             theirs = _hashes(block, length)
@@ -99,11 +99,11 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     return numbers ^ (numbers >> np.uint64(31))
 
 
-def _lines(blocks: Iterable[np.ndarray], newline: int) -> Iterator[bytes]:
+def _lines(blocks: Iterable[np.ndarray]) -> Iterator[bytes]:
     """The lines of a text given in blocks, without their ends, as bytes of code points."""
     rest = b""
     for block in blocks:
-        ends = (block == newline).nonzero()[0]
+        ends = (block == NEWLINE).nonzero()[0]
         first = 0
         for end in ends.tolist():
             yield rest + block[first:end].tobytes()

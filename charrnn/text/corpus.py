@@ -6,7 +6,7 @@ import os
 import pydoc_data.topics
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,12 @@ class Corpus:
     files: tuple[str, ...] = ()  # of the files found in folders: the names within these
     file_names: tuple[str, ...] = ()  # of all its files, for messages
     file_ends: tuple[int, ...] = ()  # where each of these ends: characters from the start
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield the code points of the text, ``BLOCK`` at a time."""
+        points = code_points("".join(self.vocabulary.tokens))
+        for ids in self.ids.split(BLOCK):
+            yield points[ids.numpy()]
 
     def encode_with(self, tokens: tuple[str, ...]) -> Tensor:
         """Return the text's ids for a model with these tokens, mapped from a file.

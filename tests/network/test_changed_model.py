@@ -172,7 +172,7 @@ def test_the_exercises_for_a_class_as_typed(tmp_path: Path) -> None:
     code = [" ".join(words.split()) for words in re.findall(r"`(.*?)`", section, re.DOTALL)]
     commands = [words for words in code if re.match(r"python \S+ \S", words)]
     commands = [words for words in commands if not words.endswith("charrnn.curves")]
-    assert len(commands) == 8
+    assert len(commands) == 10
     (cell,) = [words for words in code if words.startswith("CELLS")]
     with open(copy_program(tmp_path), "a", encoding="utf-8") as file:
         file.write(f"{cell}\n")
@@ -188,7 +188,7 @@ def test_the_exercises_for_a_class_as_typed(tmp_path: Path) -> None:
         [sys.executable, "-c", RUN, *commands], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for name in ("none.net", "some.net", "curves.html", "surprise.html", "neurons.html"):
+    for name in ("none.net", "some.net", "curves.html", "surprise.html", "neurons.html", "drawn.txt"):
         assert (tmp_path / name).is_file()
     assert load_dict(tmp_path / "relu.net")["cell"] == "relu"
 
