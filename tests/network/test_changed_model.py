@@ -188,7 +188,14 @@ def test_the_exercises_for_a_class_as_typed(tmp_path: Path) -> None:
         [sys.executable, "-c", RUN, *commands], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for name in ("none.net", "some.net", "curves.html", "surprise.html", "neurons.html", "drawn.txt"):
+    for name in (
+        "none.net",
+        "some.net",
+        "curves.html",
+        "surprise.html",
+        "neurons.html",
+        "drawn.txt",
+    ):
         assert (tmp_path / name).is_file()
     assert load_dict(tmp_path / "relu.net")["cell"] == "relu"
 
