@@ -251,7 +251,7 @@ def train(
                 if evaluating:
                     # reading this mean resets its counters, so it comes before the save
                     train_loss = state.mean_loss_since_evaluation()
-                    files.save(state)
+                    files.save_on_the_way(state)
                     report.evaluation(
                         model, progress, batches, len(val_ids), train_loss, val_loss, prime, now
                     )

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,6 +38,8 @@ from charrnn.training.settings import Settings
 from charrnn.training.state import Progress, TrainState
 
 LOSS, COUNT = Number(float, 0), Number(int, 0)
+SAVING = 0.05  # of the time may go into .resume files on the way
+QUICK = 0.2  # seconds; a file written faster is written at each evaluation
 MOST_NAMES = 1 << 20  # characters of the names of texts in folders
 
 
@@ -85,6 +88,7 @@ class RunFiles:
         self.resume_fields: dict[str, Any] = {}  # in the .resume, besides the state
         self.log = Log(self.log_path, on_log if is_main else None)
         self.save_errors: dict[Path, str] = {}  # of the run's own files whose last save failed
+        self.saved_at = self.save_seconds = 0.0  # when the .resume was, and how long it took
         self.best_step = 0  # of the model on disk, which may be newer than the .resume
 
     @contextmanager
@@ -249,10 +253,26 @@ class RunFiles:
         Where that fails the old files stay whole, it is printed once, and the next save tries
         again.
         """
+        began = time.perf_counter()
         contents = {**self.resume_fields, "state": state.state_dict()}
         if self.is_main:
             self._try(self.log_path, self.log.write)
             self._try(self.resume_path, lambda: save_dict(self.resume_path, contents))
+        self.saved_at = time.perf_counter()
+        self.save_seconds = self.saved_at - began
+
+    def save_on_the_way(self, state: TrainState) -> None:
+        """Save, but only the log while that is soon enough for a .resume file that takes long to
+        write: a large model on a fast GPU would spend a quarter of its time on them.
+
+        Every process has to call it.
+        """
+        soon = time.perf_counter() - self.saved_at < self.save_seconds / SAVING
+        if state.dist.from_main(lambda: soon and self.save_seconds > QUICK):
+            if self.is_main:
+                self._try(self.log_path, self.log.write)
+        else:
+            self.save(state)
 
     def keep_if_best(self, model: CharRNN, val_loss: float, state: TrainState) -> None:
         """Write the model if none had a lower loss, and with ``--keep all`` in any case; every

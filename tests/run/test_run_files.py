@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from runs import ROOT, at_step, contents, interrupt, run_in, start, write_text
+from runs import ROOT, at_step, contents, interrupt, read_log, run_in, start, write_text
 
 import sample
 import train
@@ -671,3 +671,40 @@ def test_after_a_kill_what_is_evaluated_again_is_not_counted_as_worse(tmp_path: 
 def chars(folder: Path) -> int:
     """How many characters each evaluation of the run in ``b`` reads."""
     return load_dict(folder / "b" / "rnn.resume")["state"]["progress"]["val_chars"]
+
+
+SLOW = """
+import os, signal, sys
+from pathlib import Path
+from charrnn.run import files
+from test_run_files import tiny
+files.QUICK, files.SAVING = -1.0, 1e-12  # as if each .resume took hours to write
+evaluations, real = 0, files.RunFiles.save_on_the_way
+def save_or_die(self, state):
+    global evaluations
+    evaluations += 1
+    real(self, state)
+    if evaluations == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+files.RunFiles.save_on_the_way = save_or_die
+tiny(Path(sys.argv[1]), epochs=5)
+"""
+
+
+def test_a_resume_file_that_takes_long_is_written_seldom_and_nothing_is_lost(
+    tmp_path: Path,
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        write_text(folder)
+    tiny(whole, epochs=5)
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "run")))
+    command = [sys.executable, "-c", SLOW, str(killed)]
+    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, stdout=-3)
+    assert ended.returncode == -signal.SIGKILL
+    assert load_dict(killed / "rnn.resume")["state"]["progress"]["step"] == 0
+    assert load_dict(killed / "rnn.net")["step"] > 0  # the model and the log are newer
+    assert json.loads((killed / "rnn.jsonl").read_text().splitlines()[-1])["step"] > 0
+    train.train(resume=str(killed / "rnn.resume"))
+    assert (killed / "rnn.net").read_bytes() == (whole / "rnn.net").read_bytes()
+    assert read_log(killed) == read_log(whole)
