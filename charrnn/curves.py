@@ -4,7 +4,7 @@ import sys
 
 from charrnn.pages.loss_curves import curves_page
 from charrnn.pages.page import write_page
-from charrnn.pages.runs import name_runs, read_log
+from charrnn.pages.runs import join_seeds, name_runs, read_log
 from charrnn.system.cli import Parser, command
 from charrnn.system.console import say
 from charrnn.system.files import check_output
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     for path, run in zip(dict.fromkeys(args.logs), runs, strict=True):
         if run.skipped:
             say(f"{path}: {run.skipped} lines cannot be read and are left out")
-    write_page(args.out, curves_page(runs))
+    write_page(args.out, curves_page(join_seeds(runs)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def known(values: list[float]) -> list[float]:
 
 def loss_range(runs: list[Run]) -> tuple[float, float]:
     """What the loss axis shows: all but what is five times as far up as half of the values are."""
-    values = known([line[loss] for run in runs for line in run.lines for loss in LOSSES])
+    shown = [each for run in runs for each in (run, *run.seeds)]
+    values = known([line[loss] for run in shown for line in run.lines for loss in LOSSES])
     low, half = min(values), statistics.median(values)
     high = max(value for value in values if value <= half + max(4 * (half - low), 0.5))
     margin = max(high - low, 1e-3) * 0.04
@@ -72,6 +73,7 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
         )
         svg += svg_path("rate", rates, colour) + "\n"
         for loss in LOSSES:
+            svg += band(run, loss, xs, y_of, f'{colour} clip-path="url(#{clip})"')
             ys = [max(y_of(line[loss]), -1e4) for line in run.lines]
             pairs = [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(y)]
             path = path_through(pairs)
@@ -82,6 +84,19 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
     label = escape(f"Losses of {len(runs)} runs over {unit_name}")
     box = f'viewBox="0 0 {width} {foot + 44}" role="img" aria-label="{label}"'
     return f"<svg {box}>\n{svg}{names}</svg>\n"
+
+
+def band(run: Run, loss: str, xs: list[float], y_of: Any, style: str) -> str:
+    """The area between the lowest and the highest of a run's seeds; nothing for a single run."""
+    places = []
+    for x, lines in zip(xs, zip(*(each.lines for each in run.seeds), strict=False), strict=False):
+        values = [line[loss] for line in lines]
+        if not math.isnan(sum(values)):
+            places.append((x, y_of(max(values)), y_of(min(values))))
+    if not places:
+        return ""
+    upper, lower = [(x, y) for x, y, _ in places], [(x, y) for x, _, y in reversed(places)]
+    return svg_path("band", f"{path_through(upper + lower)}Z", style) + "\n"
 
 
 def outliers(
@@ -155,7 +170,9 @@ def table(runs: list[Run]) -> str:
         cells = [run.model()]
         if best:
             nats = best["val_loss"]
-            cells += [f"{nats:.4f}", f"{nats / math.log(2):.4f}", f"{best['step']:,.0f}"]
+            bests = [each["val_loss"] for run in run.seeds if (each := run.best())]
+            spread = f" ({min(bests):.4f} to {max(bests):.4f})" if bests else ""
+            cells += [f"{nats:.4f}{spread}", f"{nats / math.log(2):.4f}", f"{best['step']:,.0f}"]
         else:
             cells += ["\u2013"] * 3
         cells += [f"{last['seconds'] / 60:,.1f}"]
@@ -199,6 +216,8 @@ def marks_legend(runs: list[Run]) -> str:
         marks.append("\u25cb lowest held-out loss on the way")
     if any(line[loss] > high for run in runs for line in run.lines for loss in LOSSES):
         marks.append("\u25b2 a value above the figure, which would flatten all the rest")
+    if any(run.seeds for run in runs):
+        marks.append("lines of several seeds are their mean, the band is from lowest to highest")
     return f"<figcaption>{'; '.join(marks)}.</figcaption>" if marks else ""
 
 

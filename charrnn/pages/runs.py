@@ -2,8 +2,11 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from charrnn.errors import UserError
@@ -26,6 +29,7 @@ class Run:
     final: dict[str, float] | None = None  # of the best model, on all of the held-out text
     colour: str = "inherit"
     length: str = ""  # of the text, in characters
+    seeds: list["Run"] = field(default_factory=list)  # the runs of which this is the mean
 
     def lowest(self) -> dict[str, float] | None:
         """The line with the lowest held-out loss, None without any."""
@@ -33,8 +37,9 @@ class Run:
         return min(known, key=lambda line: line["val_loss"], default=None)
 
     def best(self) -> dict[str, float] | None:
-        """The run's figure: of the finished run, else of the lowest line."""
-        return self.final or self.lowest()
+        """The run's figure: of the finished run, else of the lowest line; the mean over seeds."""
+        bests = [best for run in self.seeds if (best := run.best())]
+        return mean_line(bests) if bests else self.final or self.lowest()
 
     def of(self, name: str) -> str:
         """A setting, or the text's name, as the log has it; a dash where it does not say."""
@@ -93,10 +98,44 @@ def _number(value: object) -> float:
     return float(value) if value is not None and abs(value) < 1e12 else math.nan
 
 
-def name_runs(runs: dict[str, Run]) -> list[Run]:
-    """The runs with a colour each, and with their paths as names where file names are the same."""
-    for i, (path, run) in enumerate(runs.items()):
+def mean_line(lines: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each number; NaN where one of them is."""
+    return {key: fmean(line[key] for line in lines) for key in lines[0]}
+
+
+def join_seeds(runs: list[Run]) -> list[Run]:
+    """Put runs whose settings differ in the seed alone into one, their mean, with these as its
+    ``seeds``; give each run of the result a colour.
+
+    Logs have a line at equal shares of a run, so the i-th lines of such runs belong together.
+    """
+    groups: dict[str, list[Run]] = {}
+    for i, run in enumerate(runs):
+        same = {name: value for name, value in run.settings.items() if name != "seed"}
+        key = json.dumps([same, run.text, run.length], sort_keys=True)
+        groups.setdefault(key if "seed" in run.settings else str(i), []).append(run)
+    joined = []
+    for group in groups.values():
+        seeds = [run.settings.get("seed") for run in group]
+        if len(group) == 1 or len(set(map(str, seeds))) < len(seeds):
+            joined += group
+            continue
+        mean = copy(group[0])
+        mean.name = f"{mean.name} and {len(group) - 1} more seed{'s' if len(group) > 2 else ''}"
+        mean.settings = mean.settings | {"seed": ", ".join(map(str, seeds))}
+        mean.lines = [
+            mean_line(lines) for lines in zip(*(run.lines for run in group), strict=False)
+        ]
+        mean.seeds = group
+        joined.append(mean)
+    for i, run in enumerate(joined):
         run.colour = series_colour(i)
+    return joined
+
+
+def name_runs(runs: dict[str, Run]) -> list[Run]:
+    """The runs, with their paths as names where file names are the same."""
+    for path, run in runs.items():
         if sum(other.name == Path(path).stem for other in runs.values()) > 1:
             run.name = path
     return list(runs.values())

@@ -269,3 +269,30 @@ def test_in_a_browser_one_switch_chooses_the_axis(browser: Browser) -> None:
         assert tab.evaluate(seen) == ["chars full"]
     with browser.open(Path("curves.html"), 390) as tab:
         assert tab.evaluate(seen) == ["seconds phone"]
+
+
+def test_seeds_of_one_setting_are_their_mean_and_range() -> None:
+    losses = {"a": (1, [2.0, 1.5]), "b": (2, [2.25, 1.75]), "c": (3, [2.5, 1.25]), "d": (3, [2, 1])}
+    for name, (seed, values) in losses.items():
+        about = {"seed": seed, "n_hidden": 8 if name == "d" else 16}
+        first = json.dumps({"settings": about, "text": {"name": "t", "chars": 9}}) + "\n"
+        lines = "".join(log_line(10 * i, None, value) for i, value in enumerate(values, 1))
+        Path(f"{name}.jsonl").write_text(first + lines)
+    logs = [f"{name}.jsonl" for name in losses]
+    assert curves.main(logs) == 0
+    page = Page(Path("curves.html").read_text())
+    assert len(page.named("tr")) == 3  # the head, three seeds as one, another size
+    said = plain("curves.html")
+    assert "a and 2 more seeds" in said and "seed 1, 2, 3" in said
+    assert "1.5000 (1.2500 to 1.7500)" in said and "the band is from lowest to highest" in said
+    bands = [a["d"] for a, _ in page.named("path") if a.get("class") == "band"]
+    assert len(bands) == 6  # a figure for each axis and width, held-out losses only
+    curve = next(a["d"] for a, _ in page.named("path") if a.get("class") == "val_loss")
+    heights = [[float(p.split()[1]) for p in re.findall(r"[ML]([^MLZ]+)", d)] for d in bands]
+    means = [float(p.split()[1]) for p in re.findall(r"[ML]([^ML]+)", curve)]
+    upper, lower = heights[0][:2], heights[0][:1:-1]
+    assert all(u < m < low for u, m, low in zip(upper, means, lower, strict=True))
+    # 2.25 lies half way between 2 and 2.5, 1.5 between 1.25 and 1.75
+    assert [(u + low) / 2 for u, low in zip(upper, lower, strict=True)] == pytest.approx(means)
+    assert curves.main([*logs[:1], logs[3]]) == 0
+    assert "seeds" not in plain("curves.html")
