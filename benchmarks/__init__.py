@@ -1,3 +1,4 @@
-"""One script per question; each prints figures measured side by side in one run."""
+"""Scripts that each answer one question and print a table; README.md lists them and their
+figures."""
 
 import charrnn.before_torch  # noqa: F401, before torch, as in the programs

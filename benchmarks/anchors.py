@@ -1,10 +1,13 @@
-"""How good a held-out loss is: PPMd, the notebook's recipe and ours, on the same last part of the
-same text.
+"""Print how good held-out losses are: those of PPMd, of the notebook's recipe and of models of
+train.py, on the same last part of the same text.
+
+Run ``python -m benchmarks.anchors --ckpt rnn.net --minutes 2``; PPMd needs the package pyppmd.
 
 PPMd is a compressor that goes on learning while it reads the held-out text. Our models do not, and
-the figure that we quote is the plain one. The column beside it, never to be mixed with it, is of
-the same models when they go on learning too, from what has been scored: dynamic evaluation (Krause
-et al. 2018, arXiv:1709.07432)."""
+the figure that we quote is the one in the column "plain". The other column is for the same models
+when they, too, learn from each segment after it has been scored: dynamic evaluation (Krause et al.
+2018, arXiv:1709.07432). The two columns must not be compared with each other.
+"""
 
 import math
 import sys
@@ -41,8 +44,11 @@ EPSILON = 1.0  # times the mean rms of all weights, added to what a gradient is 
 
 
 def ppmd_loss(coder: ModuleType, corpus: Corpus, held_out: Tensor, order: int) -> float:
-    """What the held-out text, of the corpus's end, adds to the whole text's code (PPMd variant H,
-    Shkarin 2002), in nats per character."""
+    """Return PPMd's loss on the held-out text, in nats per character (variant H, Shkarin 2002).
+
+    It is the length of the code for the whole text minus that for the text before ``held_out``,
+    which must be the end of the corpus.
+    """
 
     def size(ids: Tensor) -> int:
         encoder = coder.Ppmd7Encoder(order, MEMORY)
@@ -55,8 +61,8 @@ def ppmd_loss(coder: ModuleType, corpus: Corpus, held_out: Tensor, order: int) -
 
 
 def losses(model: CharRNN, ids: Tensor, segment: int) -> Iterator[tuple[Tensor, int]]:
-    """Read ``ids`` from end to end without dropout, the state carried on: of each segment the loss,
-    summed over its characters, and how many those are. Gradients do not leave a segment."""
+    """Read ``ids`` from end to end, carrying the state on, without dropout; yield for each segment
+    the sum of its characters' losses in nats and their number. Gradients stay within a segment."""
     model.train()  # cuDNN has gradients only so; without dropout it is as in evaluation
     model.lstm.dropout = model.dropout.p = 0.0
     hidden, device = model.init_hidden(1), model.fc.weight.device
@@ -66,7 +72,8 @@ def losses(model: CharRNN, ids: Tensor, segment: int) -> Iterator[tuple[Tensor, 
 
 
 def gradient_rms(model: CharRNN, ids: Tensor, segment: int) -> list[Tensor]:
-    """The root of each weight's mean squared gradient over segments of ``ids``."""
+    """Return for each weight the square root of its mean squared gradient over the segments of
+    ``ids``."""
     model = deepcopy(model)
     weights = list(model.parameters())
     squares, n = [torch.zeros_like(weight) for weight in weights], 0
@@ -81,9 +88,11 @@ def gradient_rms(model: CharRNN, ids: Tensor, segment: int) -> list[Tensor]:
 def dynamic_loss(
     model: CharRNN, ids: Tensor, rms: list[Tensor], lr: float, decay: float, segment: int
 ) -> float:
-    """Nats per character of ``ids[1:]`` in one pass: each segment is scored, and then learned from,
-    by a step along its gradient over ``rms`` and one back to the trained weights, which is the
-    larger where ``rms`` is (section 5 of the paper: RMS, with an RMS global prior)."""
+    """Return nats per character of ``ids[1:]``, read once, with learning after each scored segment.
+
+    A step moves each weight along its gradient divided by its ``rms``, and back towards its trained
+    value, by more where ``rms`` is larger (section 5 of the paper: RMS, with an RMS global prior).
+    """
     trained, model = list(model.parameters()), deepcopy(model)
     weights = list(model.parameters())
     mean = sum(r.sum() for r in rms) / sum(r.numel() for r in rms)

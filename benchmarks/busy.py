@@ -1,5 +1,5 @@
-"""Milliseconds a training step beside 0, 1 and 2 endless loops on the same cores, for each way in
-which OpenMP's threads can wait for each other."""
+"""Print milliseconds a training step while 0, 1 and 2 endless loops run on the same cores, for each
+way in which OpenMP's threads can wait for each other. Run ``python -m benchmarks.busy``."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ WAYS = {
 
 @contextmanager
 def busy(n_loops: int) -> Iterator[list[subprocess.Popen]]:
-    """Within it this many endless loops run."""
+    """Run this many endless loops while the context lasts."""
     loop = [sys.executable, "-c", "while True: pass"]
     loops = [subprocess.Popen(loop) for _ in range(n_loops)]
     try:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a text, the machine's name, turns taken in alternation, tables."""
+"""What the benchmarks share: a text, the machine's name, measurements in turns, and tables."""
 
 import datetime
 import os
@@ -27,15 +27,17 @@ Turn = Callable[[], float]  # does some work, returns a rate
 
 
 def make_text(folder: str, n_chars: int = ANNA_CHARS) -> str:
-    """Write a made-up text, as long as Anna Karenina unless said; its path."""
+    """Write a made-up text into ``folder``, by default as long as Anna Karenina; return its
+    path."""
     path = Path(folder, "made_up.txt")
     path.write_text(cyrillic.text(n_chars), encoding="utf-8", newline="")
     return str(path)
 
 
 def find_text(data: str | None, folder: str) -> str:
-    """``data``, else Anna Karenina, found or downloaded as train.py does it, else a made-up text in
-    ``folder``; prints which. Raises UserError where ``data`` cannot be read."""
+    """Return the path of ``data``, else of Anna Karenina, found or downloaded as train.py does
+    it, else of a made-up text in ``folder``; print which. Raises UserError if ``data`` cannot be
+    read."""
     try:
         load_corpus([data] if data else None)
         path = data or str(ANNA)
@@ -48,7 +50,7 @@ def find_text(data: str | None, folder: str) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """Processor, threads, GPU, torch and the date, in one line."""
+    """Return processor, threads, GPU, version of torch and date, in one line."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists() and (found := re.search(r"model name\s*: (.*)", info.read_text())):
@@ -61,13 +63,14 @@ def machine(device: torch.device) -> str:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all it was asked to."""
+    """Wait until the device has finished all work given to it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def rate(work: Callable[[], int], seconds: float, device: torch.device) -> float:
-    """Units per second of ``work``, which returns how many it did, over at least ``seconds``."""
+    """Repeat ``work``, which returns how many units it did, for at least ``seconds``; return units
+    per second."""
     wait(device)
     began, done = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
@@ -77,7 +80,9 @@ def rate(work: Callable[[], int], seconds: float, device: torch.device) -> float
 
 
 def in_a_process(script: str, side: str, *flags: str, env: dict[str, str] | None = None) -> Turn:
-    """A turn of a script's ``--child`` in a process of its own; the child prints a number."""
+    """Return a turn that runs a script with ``--child side`` in a process of its own and returns
+    the number that it prints. ``env`` is added to the environment. A turn raises UserError if it
+    fails."""
     command = [sys.executable, "-m", f"benchmarks.{script}", *flags, "--child", side]
 
     def turn() -> float:
@@ -92,7 +97,8 @@ def in_a_process(script: str, side: str, *flags: str, env: dict[str, str] | None
 
 
 def alternate(turns: dict[str, Turn], repeats: int) -> dict[str, list[float]]:
-    """Each side's rates, the sides taking turns so that a change of the machine hits all alike."""
+    """Return the rates of each side. The sides take turns, so that a change of the machine's speed
+    affects all of them alike."""
     rates: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(repeats):
         for name, turn in turns.items():
@@ -101,31 +107,31 @@ def alternate(turns: dict[str, Turn], repeats: int) -> dict[str, list[float]]:
 
 
 def spread(values: list[float], digits: int = 0) -> str:
-    """``median (lowest-highest)``."""
+    """Return ``median (lowest-highest)``."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
 
 
 def ratios(ours: list[float], theirs: list[float]) -> str:
-    """The spread of the ratio, turn by turn."""
+    """Return the spread of the ratios of turns in the same round."""
     return spread([a / b for a, b in zip(ours, theirs, strict=True)], 2)
 
 
 def table(rows: list[list[str]]) -> None:
-    """Print Markdown, the first row as the head."""
+    """Print rows as a Markdown table; the first one is its head."""
     head, *rest = rows
     for row in (head, ["---"] * len(head), *rest):
         print("| " + " | ".join(row) + " |", flush=True)
 
 
 def flop_per_char(n_hidden: int, n_layers: int, n_tokens: int) -> int:
-    """Of the products of a training step: 6 per weight, one product forward, two backward; without
-    the input's, which only picks a column."""
+    """Return the FLOP of a training step's products for each character: 6 per weight, since forward
+    takes one product and backward two. The input's product is left out: it only picks a column."""
     return 6 * (4 * n_hidden**2 * (2 * n_layers - 1) + n_hidden * n_tokens)
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP per second of the best of several square products."""
+    """Return the FLOP per second of the fastest of several products of square matrices."""
     best = 0.0
     for n in (1024, 2048) if device.type == "cpu" else (4096, 8192):
         a = torch.randn(n, n, device=device).to(dtype)
@@ -139,7 +145,8 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def read_bandwidth(device: torch.device) -> float:
-    """Bytes per second at which 512 MiB of float32 are summed, best of several."""
+    """Return the bytes per second at which 512 MiB of float32 are summed, the best of several
+    runs."""
     numbers = torch.ones(1 << 27, device=device)
 
     def read() -> int:

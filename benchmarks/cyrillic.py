@@ -1,5 +1,10 @@
-"""A made-up Cyrillic text, for settings that must not be tuned to English: words of a made-up
-language with stems, endings that agree within a phrase, Zipf's law, and punctuation."""
+"""Print a made-up Cyrillic text, for settings that must not be tuned to English.
+
+Run ``python -m benchmarks.cyrillic 1000000 > cyrillic.txt``; the number is that of characters.
+
+The language is made up: its words have stems, endings that agree within a phrase, and frequencies
+by Zipf's law; sentences have punctuation.
+"""
 
 import random
 import sys
@@ -9,7 +14,7 @@ ENDINGS = (("а", "ый", "ет"), ("ы", "ая", "ют"), ("ом", "ого", "�
 
 
 def stem(chance: random.Random) -> str:
-    """One to three syllables."""
+    """Return one to three syllables and a consonant."""
     syllables = chance.choices((1, 2, 3), weights=(3, 5, 2))[0]
     return "".join(
         chance.choice(CONSONANTS) + chance.choice(VOWELS) for _ in range(syllables)
@@ -17,7 +22,7 @@ def stem(chance: random.Random) -> str:
 
 
 def phrase(stems: list[str], weights: list[float], chance: random.Random) -> str:
-    """Adjective, noun and verb, or some of them, all with endings of one class."""
+    """Return adjective, noun and verb, or some of them, with endings of the same class."""
     noun, adjective, verb = chance.choice(ENDINGS)
     first, second, third = chance.choices(stems, cum_weights=weights, k=3)
     words = (first + adjective, second + noun, third + verb)
@@ -25,7 +30,8 @@ def phrase(stems: list[str], weights: list[float], chance: random.Random) -> str
 
 
 def text(n_chars: int, seed: int = 1) -> str:
-    """At least ``n_chars`` characters in paragraphs of sentences, some of them spoken."""
+    """Return at least ``n_chars`` characters: paragraphs of sentences, some of them in quotation
+    marks."""
     chance = random.Random(seed)
     stems = [stem(chance) for _ in range(4000)]
     weights, total = [], 0.0

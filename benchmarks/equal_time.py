@@ -1,4 +1,5 @@
-"""Held-out loss after the same wall-clock seconds: our laptop preset against the notebook's."""
+"""Print the held-out loss after the same number of seconds: our laptop preset and the notebook's
+recipe. Run ``python -m benchmarks.equal_time``."""
 
 import json
 import math
@@ -22,7 +23,8 @@ from charrnn.text.split import split_text
 
 
 def ours(*flags: str) -> list[dict[str, Any]]:
-    """Train with train.py and these flags: the log's lines, the last with the run's figure."""
+    """Train with train.py and these flags; return the lines of its log. The last has the run's
+    loss. Raises UserError if train.py fails."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), *flags]
         if subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL).returncode:
@@ -34,7 +36,8 @@ def ours(*flags: str) -> list[dict[str, Any]]:
 def theirs(
     corpus: Corpus, val_frac: float, seconds: float, device: torch.device
 ) -> tuple[float, int]:
-    """Train the notebook's recipe at 256 x 2: (held-out loss in nats per character, steps)."""
+    """Train the notebook's recipe at 256 x 2; return its held-out loss in nats per character, and
+    its number of steps."""
     train_ids, held_out = split_text(corpus.ids, val_frac)
     tokens = corpus.vocabulary.tokens
     torch.manual_seed(1)

@@ -1,5 +1,9 @@
-"""Every figure that needs a GPU, beside what is wanted of it. On any NVIDIA GPU: where float16 is
-fast (capability 7.0, as of a V100 or T4) ours trains in it, else in float32."""
+"""Print every figure that needs a GPU, with the target of each. Run ``python -m benchmarks.gpu``;
+with ``--tiny`` it tries every part in a minute or two.
+
+Any NVIDIA GPU will do. Where float16 is fast (from capability 7.0 on, as of a V100 or T4) our side
+trains in it, elsewhere in float32.
+"""
 
 import json
 import subprocess
@@ -51,16 +55,17 @@ TINY = {  # flags with which each part takes seconds
 
 
 def run(*arguments: str, **options: Any) -> None:
-    """Run Python with these arguments in the project's folder. Raises UserError where it fails."""
+    """Run Python with these arguments in the project's folder. Raises UserError if it fails."""
     if subprocess.run([sys.executable, *arguments], cwd=ROOT, **options).returncode:
         raise UserError(f"{' '.join(arguments)} failed, as said above")
 
 
 def kernel_times(events: Iterable[Any]) -> tuple[float, float]:
-    """(of cuDNN's LSTM, in all) microseconds in which the GPU computed or copied.
+    """Return the microseconds in which the GPU ran cuDNN's LSTM, and those in which it was busy at
+    all.
 
-    A kernel stands in a profile twice: for itself, with the device's type, and in the time of the
-    operation that launched it. All is the sum of the former alone; the latter say whose they are.
+    A kernel occurs twice in a profile: as an event of the GPU, and within the time of the operation
+    that launched it. The total is the sum of the former; the latter tell which are the LSTM's.
     """
     device_time = lstm_time = 0.0
     for event in events:
@@ -72,7 +77,7 @@ def kernel_times(events: Iterable[Any]) -> tuple[float, float]:
 
 
 def lstm_share(data: str, device: torch.device, n_hidden: int) -> str:
-    """What the GPU does in our training step at two layers, in a sentence."""
+    """Return a sentence on what the GPU does in our training step, at two layers."""
     profile, began = torch.profiler.profile(), 0.0
 
     def before_step(n: int) -> None:
@@ -98,7 +103,8 @@ def lstm_share(data: str, device: torch.device, n_hidden: int) -> str:
 
 
 def layer_table(data: str, device: torch.device, sizes: Iterable[str], seconds: float) -> None:
-    """Print characters per second of our training, nn.LSTM's layers at once and one by one."""
+    """Print our training's characters per second with all layers in one call of nn.LSTM, and with
+    one call for each layer."""
 
     def turn(by_layer: bool, n_hidden: int, n_layers: int) -> float:
         with patch.object(CharRNN, "is_faster_by_layer", by_layer):
@@ -116,7 +122,8 @@ def layer_table(data: str, device: torch.device, sizes: Iterable[str], seconds: 
 
 
 def our_run(data: str, epochs: int, device: torch.device, flags: list[str]) -> tuple[list, float]:
-    """``train.py --epochs``: the lines of the log, and seconds from the command to its end."""
+    """Run ``train.py --epochs``; return the lines of its log, and the seconds from the command to
+    its end."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         command = ["-m", "benchmarks.run_parts", "--epochs", str(epochs), "--data", data]
@@ -130,23 +137,27 @@ def our_run(data: str, epochs: int, device: torch.device, flags: list[str]) -> t
 def their_run(
     corpus: Corpus, epochs: int, device: torch.device, n_hidden: int, val_frac: float
 ) -> list[Epoch]:
-    """The notebook's training, epoch by epoch."""
+    """Train the notebook's recipe; return its figures after each epoch."""
     torch.manual_seed(1)
     model = NotebookRNN(len(corpus.vocabulary), n_hidden, 2).to(device)
     return list(islice(epochs_of(model, corpus, device, val_frac), epochs))
 
 
 def seconds_until(reached: Iterable[tuple[float, float]], wanted: float) -> str:
-    """When a run first had a loss of at most ``wanted``: ``reached`` gives (seconds, loss)."""
+    """Return the seconds until a run first had a loss of at most ``wanted``, or "never".
+
+    ``reached`` gives pairs of seconds and loss.
+    """
     return next((f"{seconds:.0f}" for seconds, loss in reached if loss <= wanted), "never")
 
 
 def compare(data: str, epochs: int, device: torch.device, n_hidden: int, flags: list[str]) -> None:
-    """Train by both recipes; print where the time of ours went, each epoch of the notebook's, and
-    how long both took to the losses that matter.
+    """Train by both recipes. Print where the time of ours went, each epoch of the notebook's, and
+    how long both took to reach the losses of interest.
 
-    The notebook's loss is the better of the two that ``notebook_run`` prints: read from zeros, and
-    from the states that training carries, since its model knows no other.
+    The notebook's loss is the lower of the two that ``notebook_run`` prints, read from zeros and
+    from the states that training carries, because its model has not been trained to start from
+    zeros.
     """
     (first, *lines, last), seconds = our_run(data, epochs, device, flags)
     theirs = their_run(load_corpus([data]), epochs, device, n_hidden, first["val_frac"])

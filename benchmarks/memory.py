@@ -1,5 +1,8 @@
-"""Peak memory of a few training steps, or with --text of train.py on a text of any length, beyond
-what importing torch takes."""
+"""Print the peak memory of three training steps, the notebook's and ours, beyond what importing
+torch takes. Run ``python -m benchmarks.memory``.
+
+With ``--text FILE`` it is the peak of train.py on that text, which may be of any length.
+"""
 
 import argparse
 import os
@@ -40,7 +43,7 @@ def child(side: str, device: torch.device, n_hidden: int, n_layers: int) -> None
 
 
 def stop_after(n_steps: int) -> Callable[[int], None]:
-    """For ``watch``: no more steps than these."""
+    """Return a ``before_step`` for ``watch`` that ends the run after this many steps."""
 
     def before_step(n: int) -> None:
         if n == n_steps:
@@ -50,7 +53,8 @@ def stop_after(n_steps: int) -> Callable[[int], None]:
 
 
 def peak(arguments: list[str]) -> float:
-    """The most MiB that a process and the files it maps took."""
+    """Run a command; return the most memory in MiB that it took, with the files that it maps.
+    Raises UserError if it fails."""
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -59,7 +63,8 @@ def peak(arguments: list[str]) -> float:
 
 
 def of_text(text: str, device: str, flags: list[str]) -> None:
-    """Print the table for train.py on a text: encoded the first time, mapped the second."""
+    """Print the table for train.py on a text: the first run encodes it, the second maps the
+    result."""
     rows = [["run", "text", "peak", "beyond importing torch"]]
     torch_alone = peak([sys.executable, "-c", "import torch"])
     with tempfile.TemporaryDirectory() as folder:

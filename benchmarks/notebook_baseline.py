@@ -1,9 +1,9 @@
-"""The notebook's recipe in plain PyTorch: what we are measured against.
+"""The notebook's recipe in plain PyTorch, which the other scripts compare with.
 
-Windows of ids from a DataLoader with one worker, made one-hot in the training step, nn.LSTM as
-PyTorch initialises it, float32, Adam at 1e-3, gradient norm clipped at 1, the loss read every step
-(the progress bar shows it), and a sampler that calls nn.LSTM for one character at a time and, like
-the notebook, leaves gradients on.
+A DataLoader with one worker gives windows of ids, and the training step makes them one-hot. The
+model is nn.LSTM as PyTorch initialises it, in float32, trained by Adam at 1e-3 with gradients
+clipped at norm 1. The loss is read after every step, since the progress bar shows it. The sampler
+calls nn.LSTM for one character at a time and, like the notebook, does not turn gradients off.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from charrnn import CharRNN, evaluate
 
 
 class NotebookRNN(nn.Module):
-    """One-hot ``[B, T, V]`` -> logits ``[B * T, V]``."""
+    """The notebook's model: from one-hot ``[B, T, V]`` to logits ``[B * T, V]``."""
 
     def __init__(self, n_tokens: int, n_hidden: int, n_layers: int, drop_prob: float = 0.5) -> None:
         super().__init__()
@@ -38,7 +38,8 @@ class NotebookRNN(nn.Module):
 
 
 class Windows(IterableDataset):
-    """Windows of ``seq_length + 1`` ids as the notebook cuts them, each as ``(x, y)``."""
+    """Yield windows of ``seq_length`` ids and of those that follow them, cut as the notebook
+    does."""
 
     def __init__(self, ids: np.ndarray, batch_size: int, seq_length: int) -> None:
         self.width = seq_length + 1
@@ -54,8 +55,8 @@ class Windows(IterableDataset):
 def train_steps(
     model: NotebookRNN, ids: np.ndarray, batch_size: int, seq_length: int, device: torch.device
 ) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
-    """Train for ever; after each step its loss in nats per character, and the hidden state, which
-    the notebook carries over all windows and epochs."""
+    """Train without end. Yield after each step its loss in nats per character, and the hidden
+    state, which the notebook carries over all windows and epochs."""
     data = Windows(ids, batch_size, seq_length)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     hidden = model.init_hidden(batch_size, device)
@@ -75,19 +76,19 @@ def train_steps(
 
 
 def as_char_rnn(model: NotebookRNN, tokens: tuple[str, ...]) -> CharRNN:
-    """The same weights as our model, which is evaluated and shared as ours are."""
+    """Return a CharRNN with the same weights, so that it can be evaluated and shared."""
     ours = CharRNN(tokens, model.n_hidden, model.n_layers)
     ours.load_state_dict(model.state_dict())
     return ours.to(model.fc.weight.device)
 
 
 def held_out_loss(model: NotebookRNN, tokens: tuple[str, ...], ids: Tensor) -> float:
-    """Nats per character of ``ids``, evaluated as our models are."""
+    """Return nats per character of ``ids``, evaluated as our models are."""
     return evaluate(as_char_rnn(model, tokens), ids)
 
 
 def sample_ids(model: NotebookRNN, top_k: int = 5, first: int = 0) -> Iterator[int]:
-    """Draw for ever, one character at a time; ids."""
+    """Yield ids without end, drawn one character at a time."""
     model.eval()
     device = model.fc.weight.device
     hidden, char = model.init_hidden(1, device), first

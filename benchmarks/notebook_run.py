@@ -1,11 +1,11 @@
-"""What the notebook's recipe learns, epoch by epoch, and why its held-out loss can be far above its
-training loss: it never resets its hidden state, so its model knows no beginning.
+"""Print what the notebook's recipe learns, epoch by epoch.
 
-    python -m benchmarks.notebook_run --n-hidden 256 --epochs 15
+Run ``python -m benchmarks.notebook_run --n-hidden 256 --epochs 15``.
 
-Each row has the mean training loss of the epoch, and the held-out loss read in 64 rows twice: from
-zeros, as a prime or an evaluation begins, and from the states in which training left its rows. The
-table ends with a sample from zeros.
+Its held-out loss can be far above its training loss: it never resets its hidden state, so its model
+has not learned to start from zeros. So each row has the epoch's mean training loss, and the
+held-out loss of 64 rows read twice: from zeros, as a prime or an evaluation starts, and from the
+states that training carries in its rows. The last lines are a sample from zeros.
 """
 
 import math
@@ -56,8 +56,11 @@ class Epoch(NamedTuple):
 
 @torch.no_grad()
 def loss_from(model: NotebookRNN, ids: Tensor, hidden: Hidden) -> float:
-    """Nats per character of ``ids`` cut into as many rows as ``hidden`` has, without the first
-    ``SKIPPED`` of each row, so that what came before the row does not matter to a sound model."""
+    """Return nats per character of ``ids``, cut into as many rows as ``hidden`` has.
+
+    The first ``SKIPPED`` characters of each row are not scored, so that the state in which a row
+    starts does not matter to a sound model.
+    """
     n_rows, device = hidden[0].shape[1], hidden[0].device
     width = len(ids) // n_rows
     rows = ids[: n_rows * width].view(n_rows, width).long().to(device)
@@ -76,7 +79,7 @@ def loss_from(model: NotebookRNN, ids: Tensor, hidden: Hidden) -> float:
 def epochs_of(
     model: NotebookRNN, corpus: Corpus, device: torch.device, val_frac: float
 ) -> Iterator[Epoch]:
-    """Train as the notebook does, for ever; look after each epoch."""
+    """Train as the notebook does, without end; yield the figures after each epoch."""
     train_ids, held_out = split_text(corpus.ids, val_frac)
     ids = np.asarray(train_ids)
     per_epoch = len(list(Windows(ids, ROWS, LENGTH)))

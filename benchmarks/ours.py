@@ -1,4 +1,4 @@
-"""Our side of training: the program itself, watched from within."""
+"""Our side of training: runs the program itself and counts its steps."""
 
 import io
 import itertools
@@ -18,14 +18,15 @@ WARM_UP = 5  # steps, in which the libraries are set up and the fastest kernels 
 
 
 class Enough(Exception):
-    """Ends a run; its argument is what was measured."""
+    """Ends a run; its argument is the measurement."""
 
 
 def watch(before_step: Callable[[int], None], **settings: Any) -> Any:
-    """Train as train.py does, calling ``before_step`` with 0, 1, 2, ... until it raises Enough.
+    """Train as train.py does, calling ``before_step`` with 0, 1, 2, ... until it raises Enough;
+    return the argument of Enough.
 
-    Returns what Enough holds. ``settings``: as ``train.train`` takes them; the run is an hour's,
-    with one evaluation a minute, says nothing and leaves nothing on disk.
+    ``settings`` are those of ``train.train``. The run is planned for an hour, with one evaluation a
+    minute; it prints nothing and leaves no files.
     """
     train_step, numbers = train.train_step, itertools.count()
 
@@ -52,7 +53,7 @@ def watch(before_step: Callable[[int], None], **settings: Any) -> Any:
 def train_rate(
     seconds: float, device: torch.device, batch_size: int, seq_length: int, **settings: Any
 ) -> float:
-    """Characters per second over at least ``seconds`` of the program's loop."""
+    """Return characters per second of the program's loop, over at least ``seconds``."""
     # on a GPU a step is not waited for one by one: neither does the loop
     together = 10 if device.type == "cuda" else 1
     began = 0.0

@@ -1,4 +1,5 @@
-"""What rounded weights cost: the KL divergence from the float32 distribution on held-out text."""
+"""Print what rounded weights change in sampling: the loss on held-out text, and the KL divergence
+from the float32 distribution in nats. Run ``python -m benchmarks.rounding --ckpt rnn.net``."""
 
 import sys
 
@@ -18,7 +19,7 @@ ROWS = 64
 @command
 @torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
-    """Read the end of the held-out text in 64 streams with each decoder and print the table."""
+    """Read the end of the held-out text in 64 streams with each decoder; print the table."""
     p = Parser(__doc__)
     p.add_argument("--ckpt", nargs="+", required=True, help="models")
     p.add_argument("--data", help="their text (default: Anna Karenina)")

@@ -1,9 +1,9 @@
-"""Where the time of one run of train.py goes, from the command to its end.
+"""Print where the time of a run of train.py goes, from the command to its end.
 
     python -m benchmarks.run_parts --epochs 15 --device cuda
 
-All flags are those of train.py. Start-up is all that comes before the first step, the imports of
-torch included; its own row says how much of it came before train.py had read its flags.
+All flags are those of train.py. "start-up" is all time before the first step. "imports" is the part
+of it until train.py and torch have been imported.
 """
 
 import os
@@ -19,7 +19,7 @@ BEGAN = "RUN_PARTS_BEGAN"  # environment variable: when the process was started,
 
 
 def main() -> int:
-    """Run train.py in a process of its own, or be that process; returns its exit status."""
+    """Run train.py in a process of its own, or be that process; return its exit status."""
     if BEGAN not in os.environ:
         command = [sys.executable, "-m", "benchmarks.run_parts", *sys.argv[1:]]
         return subprocess.run(command, env=os.environ | {BEGAN: str(time.time())}).returncode

@@ -1,9 +1,14 @@
-"""How far apart the seeds of one recipe end, and whether a model knows a cold start: a model that
-only ever carried its state can lose its way when it reads from zeros in the middle of a text.
+"""Print how far apart the seeds of one recipe end, and whether their models know a cold start.
 
     python -m benchmarks.seeds --seeds 1 2 3 --steps 870
 
-A run is that of ``--minutes 2`` on a machine which makes so many steps of 512 x 1 in them.
+Each run is that of ``--minutes 2`` on a machine that makes this many steps of 512 x 1 in the time.
+A model trained without cold starts can lose its way when it starts from zeros in the middle of a
+text. It then has "less end to end" above 0: the loss by ``evaluate`` minus that of reading in one
+row. "largest rise" is the largest one between two evaluations on the way, and "last on the way" the
+last of these minus the loss on the whole. The last two columns are the loss of 40 characters from
+the start of a line, after reading a line end only, and after 400 characters. All are in nats per
+character.
 """
 
 import argparse
@@ -38,7 +43,7 @@ END_TO_END = 50_000  # characters
 
 @torch.no_grad()
 def end_to_end(model: CharRNN, ids: Tensor) -> float:
-    """Nats per character of ``ids[1:]``, read from the first to the last in one row."""
+    """Return nats per character of ``ids[1:]``, read from the first to the last in one row."""
     hidden, losses = model.init_hidden(1), []
     for i in range(0, len(ids) - 1, 1000):
         y = ids[i + 1 : i + 1001].long()
@@ -49,8 +54,8 @@ def end_to_end(model: CharRNN, ids: Tensor) -> float:
 
 @torch.no_grad()
 def after(model: CharRNN, ids: Tensor, starts: Tensor, n_read: int) -> float:
-    """Nats per character of the ``SCORED`` ones from each of ``starts`` on, after reading only the
-    ``n_read`` before it from zeros."""
+    """Return nats per character of the ``SCORED`` characters from each of ``starts`` on, after
+    reading from zeros the ``n_read`` characters before it."""
     rows = torch.stack([ids[i - n_read : i + SCORED] for i in starts.tolist()]).long()
     logits, _ = model(rows[:, :-1], model.init_hidden(len(rows)))
     logits = logits.view(len(rows), -1, logits.shape[1])[:, n_read - 1 :]
@@ -58,7 +63,7 @@ def after(model: CharRNN, ids: Tensor, starts: Tensor, n_read: int) -> float:
 
 
 def line_starts(ids: Tensor, newline: int) -> Tensor:
-    """Up to ``PLACES`` places, spread evenly, where a line with some text begins."""
+    """Return up to ``PLACES`` places, spread evenly, where a line with some text starts."""
     begins = ((ids[:-1] == newline) & (ids[1:] != newline)).nonzero().flatten() + 1
     begins = begins[(begins >= CONTEXT) & (begins < len(ids) - SCORED)]
     return begins[:: len(begins) // PLACES + 1]
@@ -90,7 +95,7 @@ def train_by_steps(n_steps: int, **given: Any) -> train.Trained:
 
 
 def run_seed(seed: int, flags: list[str], data: str, n_steps: int) -> list[str]:
-    """Train once; a row of the table."""
+    """Train once; return a row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         ckpt = os.path.join(folder, "rnn.net")
         flags = [*flags, "--data", data, "--ckpt", ckpt, f"--seed={seed}"]

@@ -1,7 +1,10 @@
-"""Characters per second of a shared page in Chromium, and what its rounded weights cost.
+"""Print characters per second of a shared page in Chromium, and the size of the page.
 
-``python -m benchmarks.share_speed``; with ``--ckpt rnn.net --data FILE`` also the held-out loss of
-a trained model with the weights of its page."""
+Run ``python -m benchmarks.share_speed``.
+
+With ``--ckpt rnn.net --data FILE`` it also prints a trained model's held-out loss, as it is and
+with the rounded weights of its page.
+"""
 
 import argparse
 import base64
@@ -24,7 +27,7 @@ TOKENS = tuple(map(chr, range(40, 123)))  # 83, as in Anna Karenina
 
 
 def read_page(path: Path) -> CharRNN:
-    """The model in a page, with the weights that it has there; reads what share.py packs."""
+    """Return the model in a page that share.py wrote, with the weights that it has there."""
     html = path.read_text(encoding="utf-8")
 
     def block(name: str) -> str:
@@ -55,7 +58,7 @@ def read_page(path: Path) -> CharRNN:
 
 
 def characters_per_second(browser: Browser, page: Path, length: int) -> float:
-    """As a visitor sees it: from Write to the last character in the text."""
+    """Return the speed that a visitor sees, from the click on Write to the last character."""
     with browser.open(page) as tab:
         tab.wait("document.querySelector('.guess .percent').textContent")
         tab.evaluate(f"document.getElementById('length').value = {length}")

@@ -1,5 +1,5 @@
-"""Seconds from typing ``python sample.py`` to its first character, against importing torch and
-reading the same checkpoint."""
+"""Print seconds from typing ``python sample.py`` to its first character, beside those for importing
+torch and reading the same checkpoint. Run ``python -m benchmarks.start_up``."""
 
 import subprocess
 import sys
@@ -18,7 +18,8 @@ from charrnn.system.cli import Parser, command
 
 
 def turn(*arguments: str) -> Callable[[], float]:
-    """A turn that returns how many seconds the command took."""
+    """Return a turn that runs Python with these arguments and returns the seconds it took. A turn
+    raises UserError if it fails."""
 
     def seconds() -> float:
         began = time.perf_counter()

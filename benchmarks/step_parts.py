@@ -1,8 +1,8 @@
-"""Where the time of one training step goes, by model and shape of the batch: what each part takes,
-and how near the products come to what square ones reach here.
+"""Print the milliseconds of each part of a training step, by model and shape of the batch, and how
+near its products come to the speed of square ones. Run ``python -m benchmarks.step_parts``.
 
-Of a CPU with AVX2 only, on one that has more:
-    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python -m benchmarks.step_parts --dtype float32
+To measure AVX2 alone on a CPU that has more, set ATEN_CPU_CAPABILITY=avx2 and
+ONEDNN_MAX_CPU_ISA=AVX2 in the environment and add ``--dtype float32``.
 """
 
 import sys
@@ -35,7 +35,7 @@ N_CHARS = 87
 def parts(
     shape: str, device: torch.device, dtype: torch.dtype
 ) -> tuple[dict[str, Callable[[], object]], int]:
-    """What a step does, each part by itself, and how many FLOP its products have."""
+    """Return the parts of a step, each as a function, and the FLOP of its products."""
     (n_hidden, n_layers), (rows, length) = (map(int, half.split("x")) for half in shape.split(":"))
     model = CharRNN(tuple(map(chr, range(N_CHARS))), n_hidden, n_layers).to(device)
     x = torch.randint(N_CHARS, (rows, length), device=device)
@@ -65,7 +65,7 @@ def parts(
 
 
 def milliseconds(part: Callable[[], object], seconds: float, device: torch.device) -> float:
-    """Of one call, over so many seconds of calls."""
+    """Return the milliseconds of one call of ``part``, from calls for at least ``seconds``."""
 
     def work() -> int:
         part()

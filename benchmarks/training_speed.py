@@ -1,4 +1,8 @@
-"""Characters per second in training: ours against the notebook's loop, same model, same batches."""
+"""Print characters per second in training: the notebook's loop and ours, with the same model and
+batches, and their ratio. Run ``python -m benchmarks.training_speed``.
+
+"of the peak" is the speed of our products as a share of that of square ones.
+"""
 
 import argparse
 import statistics
@@ -31,7 +35,7 @@ SIZES = ("256x1", "512x2", "1024x2")
 
 
 def child(side: str, args: argparse.Namespace) -> float:
-    """Train a side at the first size, after some steps not counted: characters per second."""
+    """Train one side at the first size; return characters per second, without the first steps."""
     device = pick_device(args.device)
     n_hidden, n_layers = map(int, args.sizes[0].split("x"))
     rows, length = (16, 64) if side == "small" else args.batch
@@ -81,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def row(size: str, args: argparse.Namespace, n_tokens: int, peak: float) -> list[str]:
-    """The table's row for a model of this size."""
+    """Return the table's row for a model of this size."""
     n_hidden, n_layers = map(int, size.split("x"))
     flags = ["--sizes", size, "--device", args.device, "--dtype", args.dtype]
     flags += ["--data", args.data, "--seconds", str(args.seconds)]

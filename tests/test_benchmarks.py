@@ -123,7 +123,7 @@ def test_a_text_is_found_or_made_up_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("charrnn.text.corpus.ANNA_URL", "http://127.0.0.1:9/")  # nobody answers
+    monkeypatch.setattr("charrnn.text.download.ANNA_URL", "http://127.0.0.1:9/")  # nobody answers
     monkeypatch.setattr(common, "make_text", lambda folder: f"{folder}/made_up.txt")
     given = write_text(tmp_path)
     assert common.find_text("a.txt", "folder") == given
