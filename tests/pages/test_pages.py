@@ -6,21 +6,28 @@ import subprocess
 import sys
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Browser, needs_browser, running_browser  # noqa: F401
-from page_cases import HOSTILE, SCRIPT, Page, bigram_model, log_line, plain, save, spelled
+from page_cases import (
+    HOSTILE,
+    SCRIPT,
+    Page,
+    bigram_model,
+    hand_set_lstm,
+    log_line,
+    plain,
+    save,
+    spelled,
+    text_with_turns,
+)
 
-from charrnn import curves, neurons
+from charrnn import curves, neurons, share
 from charrnn import eval as eval_program
 from charrnn.__main__ import PROGRAMS
 from charrnn.pages.chart import SERIES, scale, short_number, ticks
 from charrnn.pages.page import SHADES, embed, page, page_file, write_page
-
-
-@pytest.fixture(autouse=True)
-def _in_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def make(kind: str, name: str, text: str) -> None:
@@ -35,7 +42,11 @@ def make(kind: str, name: str, text: str) -> None:
         "two models": (eval_program, *both, "--surprise", "a.html"),
         "neurons": (neurons, *flags, "--out", "a.html"),
         "curves": (curves, f"{name}.jsonl", "--out", "a.html"),
+        "units found": (neurons, *flags, "--out", "a.html"),
     }[kind]
+    if kind == "units found":
+        text, *_ = text_with_turns()
+        save(name, hand_set_lstm(tuple(sorted(set(text)))), text)
     assert program.main(args) == 0
 
 
@@ -191,8 +202,8 @@ def test_a_browser_runs_nothing_from_texts_and_names(browser: Browser, kind: str
 
 
 @needs_browser
-@pytest.mark.parametrize(("kind", "width"), [*product(KINDS, (1000, 390))])
-def test_every_page_fits_and_can_be_used_by_keyboard(
+@pytest.mark.parametrize(("kind", "width"), [*product((*KINDS, "units found"), (1000, 390))])
+def test_every_page_fits_is_large_enough_and_can_be_used_by_keyboard(
     browser: Browser, kind: str, width: int
 ) -> None:
     make(
@@ -208,6 +219,15 @@ def test_every_page_fits_and_can_be_used_by_keyboard(
                 "(s => [s.backgroundColor, s.color])(getComputedStyle(document.documentElement))"
             )
             assert ground != ink
+            tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            sizes = tab.evaluate(
+                """[...document.querySelectorAll("main *")].filter(e => e.getClientRects().length
+                  && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())).map(e =>
+                  parseFloat(getComputedStyle(e).fontSize)
+                  * (e.ownerSVGElement ? e.getScreenCTM().a : 1))"""
+            )
+            assert len(sizes) > 20 and min(sizes) >= 12
             # each thing that can be used is reached by Tab, once, in the order of the page
             order = tab.evaluate(
                 """(() => { window.found = [...document.querySelectorAll(
@@ -230,6 +250,69 @@ def test_every_page_fits_and_can_be_used_by_keyboard(
                 assert tab.evaluate(f"document.querySelectorAll('{tag}').length") == most
             behaviour = tab.evaluate("getComputedStyle(document.documentElement).scrollBehavior")
             assert behaviour == ("auto" if dark else "smooth")
+
+
+READ = ("--ckpt", "a.net", "--data", "a.txt")
+REFUSED = [
+    (curves, "missing.jsonl"),
+    (curves, "."),
+    (curves, "/dev/zero"),
+    (curves,),
+    (curves, "a.jsonl", "--out", "no/where.html"),
+    (curves, "a.jsonl", "--out", "a.jsonl"),
+    (curves, "a.jsonl", "--out", "./link.jsonl"),
+    (curves, "a.jsonl", "--out", "hard.html"),
+    (curves, "a.jsonl", "--out", ""),
+    (neurons, *READ, "--out", "a.net"),
+    (neurons, *READ, "--out", "link.net"),
+    (neurons, *READ, "--out", "texts"),
+    (neurons, *READ, "--out", "a.txt"),
+    (neurons, "--ckpt", "a.net", "--data", "texts", "--out", "texts/b.txt"),
+    (neurons, "--ckpt", "missing.net", "--data", "a.txt"),
+    (neurons, "--ckpt", "a.txt", "--data", "a.txt"),
+    (eval_program, "--ckpt", "missing.net", "--data", "a.txt"),
+    (eval_program, "--ckpt", "a.net", "a.net", "a.net", "--data", "a.txt", "--surprise", "x.html"),
+    (eval_program, *READ, "--surprise", "no/where.html"),
+    (eval_program, *READ, "--surprise", ""),
+    (eval_program, *READ, "--surprise", "a.net"),
+    (eval_program, *READ, "--surprise", "./a.txt"),
+    (eval_program, "--ckpt", "a.net", "--data", "texts", "--surprise", "link.txt"),
+    (eval_program, "--text", "ab", *READ),
+    (eval_program, "--ckpt", "a.net", "--text", "ab", "--surprise", "x.html"),
+    (eval_program, *READ, "--top", "5"),
+    (eval_program, *READ, "--end"),
+    (eval_program, "--ckpt", "a.net", "--text", "ab", "--top", "-1"),
+    (share, "--ckpt", "missing.net"),
+    (share, "--ckpt", "a.txt"),
+    (share, "--ckpt", "a.net", "--out", "a.net"),
+    (share, "--ckpt", "a.net", "--out", "link.net"),
+    (share, "--ckpt", "a.net", "--out", "no/where.html"),
+    (share, "--ckpt", "a.net", "--out", "a.txt"),
+]
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=lambda args: " ".join(map(str, args[1:])))
+def test_refusals_leave_all_as_it_was(
+    refused: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, *args = refused
+    save("a", bigram_model(tuple("ab"))[0], "ab" * 50)
+    Path("a.jsonl").write_text(log_line(1, 1, 1))
+    Path("texts").mkdir()
+    Path("texts/b.txt").write_text("ab" * 50)
+    for name, target in (
+        ("link.jsonl", "a.jsonl"),
+        ("link.net", "a.net"),
+        ("link.txt", "texts/b.txt"),
+    ):
+        Path(name).symlink_to(target)
+    Path("hard.html").hardlink_to("a.jsonl")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    device = ["--device", "cpu"] if program in (eval_program, neurons) else []
+    assert program.main([*args, *device]) == 2
+    out, error = capsys.readouterr()
+    assert error.count("\n") == 1 and not out
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
 def test_programs_are_listed() -> None:

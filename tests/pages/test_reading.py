@@ -20,11 +20,6 @@ from charrnn.text.split import split_text
 from charrnn.text.vocabulary import Vocabulary
 
 
-@pytest.fixture(autouse=True)
-def _in_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def read(
     tokens: list[str], split: str | None = None, encoding: str | None = None, **extra: object
 ) -> Text:
