@@ -18,6 +18,8 @@ HOSTILE = (
     "\x1b[31m\x07\x7f\x85 a\rb tab\there \u202eback\u202c \u05e9\u05dc\u05d5\u05dd "
     "\u0645\u0631\u062d\u0628\u0627 e\u0301\u0323 \U0001f468\u200d\U0001f469 \u00a0\u2028\ufeff\n"
     'he said "yes" (or [no])\nand (again) \u201cquoted\u201d\n'
+    "</script></textarea><!-- <script> --> $model ${weights} \\u003c "
+    "</script <!-- <script \n</script\n"
 )
 SPELLED = {"\r": "\\r", "\x1b": "\\x1b", "\x07": "\\x07", "\x7f": "\\x7f", "\x85": "\\x85"}
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from browser import Browser, Tab, running_browser  # noqa: F401 (a fixture)
+from page_cases import HOSTILE
 from runs import ROOT
 from torch import Tensor
 
@@ -25,13 +26,6 @@ from charrnn.share import main
 
 CELLS = ("lstm", "gru", "rnn")
 HACK = "document.title='hacked'"
-HOSTILE = (
-    f"<script>{HACK}</script></script></div></title></style></textarea><script>{HACK}</script>"
-    f'<!-- <script> --> <img src=x onerror="{HACK}"> "\' onmouseover="{HACK}" ]]> &lt;b&gt; '
-    "</script <!-- <script \n</script\n $model ${weights} \\u003c \u2028\u2029\x00\x1b[31m\x07 "
-    "\u202eback\u202c "
-    "\u05e9\u05dc\u05d5\u05dd e\u0301 \U0001f468\u200d\U0001f469 \ufeff\n\r\n\ttab\n"
-)
 
 
 def random_model(tokens: str, cell: str, n_layers: int, n_hidden: int = 21) -> CharRNN:
