@@ -14,25 +14,21 @@ from charrnn.network.model import CharRNN, Hidden, eval_mode
 CHECKED = 8  # characters that the fast step and the plain one must agree on
 
 
-class PlainDecoder:
-    """N texts being written, one character at a time, by the model as it is, whatever its cell.
+def plain_step(model: CharRNN, hidden: Hidden) -> Callable[[Tensor], Tensor]:
+    """Return a function that reads one character of each of N texts, ``[N]`` ids, and returns the
+    logits of the next ones, ``[N, V]``: the model's own ``forward``, whatever its cell.
 
-    ``Decoder`` does the same faster, and is tested against this; ``dtype`` matters only there.
+    ``hidden``: the state before, as ``CharRNN.forward`` returns it, ``[n_layers, N, n_hidden]``.
+    ``Decoder.step`` does the same faster, and is tested against this.
     """
+    model = deepcopy(model).eval()  # the weights of now, without dropout
 
-    def __init__(self, model: CharRNN, hidden: Hidden, dtype: torch.dtype = torch.float32) -> None:
-        """``hidden``: as ``CharRNN.forward`` gives it, ``[n_layers, N, n_hidden]``."""
-        self.model = deepcopy(model).eval()  # the weights of now, without dropout
-        self.state = hidden
-
-    def step(self, ids: Tensor) -> Tensor:
-        """Read one character per text, ``[N]`` ids; return the next one's logits ``[N, V]``."""
-        logits, self.state = self.model(ids[:, None], self.state)
+    def step(ids: Tensor) -> Tensor:
+        nonlocal hidden
+        logits, hidden = model(ids[:, None], hidden)
         return logits
 
-    def hidden(self) -> Hidden:
-        """The state, as ``CharRNN.forward`` takes it."""
-        return self.state
+    return step
 
 
 @torch.no_grad()
@@ -57,7 +53,7 @@ def has_fast_step(model: CharRNN) -> bool:
 
 
 class Decoder:
-    """``PlainDecoder`` made fast: the weights laid out for single characters, nothing allocated.
+    """``plain_step`` made fast: the weights laid out for single characters, nothing allocated.
 
     One step costs one product per layer: the input product of layer 0 is a row of a table (a
     one-hot row times W is a column of W, biases folded in), the layers above multiply [below, h]
@@ -67,8 +63,8 @@ class Decoder:
 
     def __init__(self, model: CharRNN, hidden: Hidden, dtype: torch.dtype = torch.float32) -> None:
         """``hidden``: as ``CharRNN.forward`` gives it, ``[n_layers, N, n_hidden]``; copied."""
-        self.mode, self.has_cell_state = model.lstm.mode, model.has_cell_state
-        h, cell_state = hidden if self.has_cell_state else (hidden, hidden)
+        self.mode = model.lstm.mode
+        h, cell_state = hidden if model.has_cell_state else (hidden, hidden)
         n, size = h.shape[1:]
         self.cell_state = cell_state.detach().clone()  # c of an LSTM, else h
         weights = {name: w.detach() for name, w in model.lstm.named_parameters()}
@@ -129,13 +125,6 @@ class Decoder:
         i, f, o, g = self.parts
         cell_state.mul_(f).addcmul_(i, g.tanh_())
         return torch.tanh(cell_state, out=self.h).mul_(o)
-
-    def hidden(self) -> Hidden:
-        """A copy of the state, as ``CharRNN.forward`` takes it."""
-        if not self.has_cell_state:
-            return self.cell_state.clone()
-        h = torch.stack([h_slot for _, _, _, _, h_slot, _ in self.layers])
-        return h.to(self.cell_state.dtype), self.cell_state.clone()
 
 
 def _gates(mode: str, weight: Tensor, recurrent: bool) -> Tensor:

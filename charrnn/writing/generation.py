@@ -16,11 +16,7 @@ from charrnn.network.device import pick_dtype, torch_defaults
 from charrnn.network.model import CharRNN, Hidden, eval_mode, map_hidden
 from charrnn.system.values import Number
 from charrnn.text.vocabulary import UNKNOWN
-from charrnn.writing.decoder import (
-    Decoder,
-    PlainDecoder,
-    has_fast_step,
-)
+from charrnn.writing.decoder import Decoder, has_fast_step, plain_step
 
 SIZE, TOP_K = 1000, 5  # characters of a text, and how many are drawn from, by default
 MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side, and their characters
@@ -353,8 +349,8 @@ def generate(
     def characters() -> Iterator[Tensor]:
         n = len(numbers)
         logits, after = read_prime(model, ids, hidden)
-        make = Decoder if has_fast_step(model) else PlainDecoder
-        decoder = make(model, map_hidden(lambda h: h.repeat(1, n, 1), after), dtype)
+        states, fast = map_hidden(lambda h: h.repeat(1, n, 1), after), has_fast_step(model)
+        step = Decoder(model, states, dtype).step if fast else plain_step(model, states)
         n_tokens = logits.shape[1]
         noise = Noise(seed, numbers, min(top_k or n_tokens, n_tokens), logits.device)
 
@@ -366,9 +362,9 @@ def generate(
         yield chosen.clone()
 
         def advance() -> None:
-            chosen.copy_(chosen_from(decoder.step(chosen)))
+            chosen.copy_(chosen_from(step(chosen)))
 
-        if chosen.is_cuda and make is Decoder:
+        if chosen.is_cuda and fast:
             noise.prepare()
             advance()  # outside the graph, to set the libraries up
             yield chosen.clone()
