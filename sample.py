@@ -10,6 +10,7 @@ import re
 import secrets
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, BinaryIO, TextIO
@@ -36,6 +37,7 @@ from charrnn.writing.generation import (
 )
 
 REPLY = 300  # characters of a reply where the user does not say
+Write = Callable[[str], object]
 
 
 def parser() -> Parser:
@@ -162,8 +164,9 @@ def spelled(model: CharRNN, text: str, flag: str, escapes: bool, leave_out: bool
     return known
 
 
-def read_text(path: str) -> str:
-    """All of a UTF-8 file, FIFO or stdin (-), its line ends as \\n. Raises UserError or OSError."""
+def read_prime_file(path: str) -> str:
+    """Return all of a UTF-8 file, FIFO or stdin (-), with line ends as \\n. Raises UserError or
+    OSError."""
     if path != "-" and not (os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)):
         require_regular(path, "a UTF-8 text")
     try:
@@ -174,32 +177,28 @@ def read_text(path: str) -> str:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
-class Output:
-    """Where the text goes: as it is, or to a terminal without what a terminal would obey."""
+def text_writer(file: BinaryIO | None) -> Write:
+    """Return a function that writes text at once to ``file``, in UTF-8 whatever the locale.
 
-    def __init__(self, stream: TextIO | codecs.StreamWriter, terminal: bool) -> None:
-        self.stream, self.show = stream, escape_control_chars if terminal else str
-
-    @classmethod
-    def to_file(cls, file: BinaryIO, terminal: bool = False) -> "Output":
-        """In UTF-8 whatever the locale."""
-        return cls(codecs.getwriter("utf-8")(file, "backslashreplace"), terminal)
-
-    @classmethod
-    def to_stdout(cls) -> "Output":
-        """Raises UserError where there is none."""
+    None stands for stdout; if that is a terminal, control characters are spelled out, since it
+    would obey them. Raises UserError if stdout is closed.
+    """
+    show: Callable[[str], str] = str
+    stream: TextIO | codecs.StreamWriter
+    if file is None:
         if sys.stdout is None:
             raise UserError("stdout is closed; name a file with --out")
         sys.stdout.flush()
-        terminal = Terminal(sys.stdout).isatty()
-        if hasattr(sys.stdout, "buffer"):
-            return cls.to_file(sys.stdout.buffer, terminal)
-        return cls(sys.stdout, terminal)
+        if Terminal(sys.stdout).isatty():
+            show = escape_control_chars
+        file = getattr(sys.stdout, "buffer", None)
+    stream = codecs.getwriter("utf-8")(file, "backslashreplace") if file else sys.stdout
 
-    def write(self, text: str) -> None:
-        """Write at once."""
-        self.stream.write(self.show(text))
-        self.stream.flush()
+    def write(text: str) -> None:
+        stream.write(show(text))
+        stream.flush()
+
+    return write
 
 
 def title(model: CharRNN, number: int, num_samples: int) -> str:
@@ -208,27 +207,27 @@ def title(model: CharRNN, number: int, num_samples: int) -> str:
     return f"{rule} sample {number:,} of {num_samples:,} {rule}\n"
 
 
-def write_texts(out: Output, model: CharRNN, prime: str, num_samples: int, **options: Any) -> None:
+def write_texts(write: Write, model: CharRNN, prime: str, num_samples: int, **options: Any) -> None:
     """The texts after their prime, with a ``title`` between two; each block's first as it comes."""
     for numbers in blocks(num_samples, options["size"]):
-        out.write((title(model, numbers[0], num_samples) if numbers[0] > 1 else "") + prime)
+        write((title(model, numbers[0], num_samples) if numbers[0] > 1 else "") + prime)
         others: list[list[str]] = [[] for _ in numbers[1:]]
         for first, *rest in generate_text(model, prime, numbers=numbers, **options):
-            out.write(first)
+            write(first)
             for pieces, piece in zip(others, rest, strict=True):
                 pieces.append(piece)
-        out.write("\n")
+        write("\n")
         for number, pieces in zip(numbers[1:], others, strict=True):
-            out.write(f"{title(model, number, num_samples)}{prime}{''.join(pieces)}\n")
+            write(f"{title(model, number, num_samples)}{prime}{''.join(pieces)}\n")
 
 
-def write_json(out: Output, model: CharRNN, prime: str, num_samples: int, **options: Any) -> None:
+def write_json(write: Write, model: CharRNN, prime: str, num_samples: int, **options: Any) -> None:
     """A line of JSON for each text, with the bits that the model needs for it."""
     for numbers in blocks(num_samples, options["size"]):
         for pieces in zip(*generate_text(model, prime, numbers=numbers, **options), strict=True):
             text = "".join(pieces)
             line = {"prime": prime, "text": text, "bits": bits_of(model, prime, text)}
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 @command
@@ -246,33 +245,39 @@ def main(argv: list[str] | None = None) -> None:
         check_output(args.out, inputs, special=True)
     device = pick_device(args.device)
     model = load_checkpoint(args.ckpt, device)
+    size, seed = args.size, args.seed
+    if size is None:
+        size = REPLY if args.interactive else SIZE
+    if seed is None:
+        seed = secrets.randbelow(2**63)  # chosen here, so that all blocks of texts have the same
     options = {
-        "size": args.size if args.size is not None else REPLY if args.interactive else SIZE,
+        "size": size,
         "stop": [spelled(model, text, "--stop", args.escapes) for text in args.stop or ()],
         "top_k": args.top_k,
         "top_p": args.top_p,
         "temperature": args.temperature,
-        # chosen here, so that all blocks of texts have the same
-        "seed": args.seed if args.seed is not None else secrets.randbelow(2**63),
+        "seed": seed,
         "dtype": pick_dtype(args.dtype, device),
     }
     understand = partial(spelled, model, leave_out=True)
     prime = None
     if args.prime_file is not None:
-        prime = understand(read_text(args.prime_file), "--prime-file", escapes=False)
+        prime = understand(read_prime_file(args.prime_file), "--prime-file", escapes=False)
     elif args.prime is not None:
         prime = understand(args.prime, "--prime", args.escapes)
     if args.interactive:
         around = (args.turn or "{}").split("{}")
-        turn = [spelled(model, text, "--turn", args.escapes) if text else "" for text in around]
+        before, after = (
+            spelled(model, text, "--turn", args.escapes) if text else "" for text in around
+        )
         typed = partial(understand, flag="the line", escapes=args.escapes)
-        converse(Conversation(model, options, Output.to_stdout().write, typed, tuple(turn)), prime)
+        write = text_writer(None)
+        converse(Conversation(model, options, write, typed, (before, after)), prime)
         return
     prime = default_prime(model) if prime is None else prime
-    write = write_json if args.json else write_texts
+    write_all = write_json if args.json else write_texts
     with open_output(args.out) if args.out is not None else nullcontext() as file:
-        out = Output.to_stdout() if file is None else Output.to_file(file)
-        write(out, model, prime, args.num_samples, **options)
+        write_all(text_writer(file), model, prime, args.num_samples, **options)
 
 
 if __name__ == "__main__":

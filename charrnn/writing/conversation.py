@@ -35,7 +35,7 @@ class Conversation:
         self,
         model: CharRNN,
         options: dict[str, Any],
-        write: Callable[[str], None],
+        write: Callable[[str], object],
         understand: Callable[[str], str],
         turn: tuple[str, str] = ("", ""),
     ) -> None:

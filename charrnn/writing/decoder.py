@@ -63,8 +63,8 @@ class Decoder:
 
     def __init__(self, model: CharRNN, hidden: Hidden, dtype: torch.dtype = torch.float32) -> None:
         """``hidden``: as ``CharRNN.forward`` gives it, ``[n_layers, N, n_hidden]``; copied."""
-        self.mode = model.lstm.mode
-        h, cell_state = hidden if model.has_cell_state else (hidden, hidden)
+        self.mode = str(model.lstm.mode)
+        h, cell_state = (hidden, hidden) if isinstance(hidden, Tensor) else hidden
         n, size = h.shape[1:]
         self.cell_state = cell_state.detach().clone()  # c of an LSTM, else h
         weights = {name: w.detach() for name, w in model.lstm.named_parameters()}

@@ -5,6 +5,7 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -220,6 +221,31 @@ def predict_next_char(
     return model.int2char[int(draw(logits, top_k))], hidden
 
 
+@overload
+def sample(
+    model: CharRNN,
+    size: int = ...,
+    prime: str | None = ...,
+    top_k: int | None = ...,
+    num_samples: None = ...,
+    dtype: str | torch.dtype = ...,
+    **options: Any,
+) -> str: ...
+
+
+@overload
+def sample(
+    model: CharRNN,
+    size: int = ...,
+    prime: str | None = ...,
+    top_k: int | None = ...,
+    *,
+    num_samples: int,
+    dtype: str | torch.dtype = ...,
+    **options: Any,
+) -> list[str]: ...
+
+
 @torch_defaults()
 def sample(
     model: CharRNN,
@@ -228,7 +254,7 @@ def sample(
     top_k: int | None = None,
     num_samples: int | None = None,
     dtype: str | torch.dtype = "auto",
-    **options: object,
+    **options: Any,
 ) -> str | list[str]:
     """``prime`` (in its ``known_form``) and exactly ``size`` new characters, or fewer where one of
     ``stop`` would follow: what sample.py prints for the same values, which have its defaults. With
@@ -267,7 +293,7 @@ def generate_text(
     size: int,
     numbers: range = ONE,
     stop: str | Sequence[str] = (),
-    **options: object,
+    **options: Any,
 ) -> Iterator[list[str]]:
     """What follows ``prime`` in each text of ``numbers``: a list of their next pieces, again and
     again.
