@@ -1,4 +1,4 @@
-"""What the command lines share: a parser, checked numbers, and errors that are one line."""
+"""The shared parts of all command lines: a parser, and errors in one line."""
 
 import argparse
 import difflib
@@ -16,7 +16,7 @@ Main = Callable[[list[str] | None], int | None]
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Adds each flag's default, where it has one that the help does not name already."""
+    """Adds each flag's default to its help, if it has one and the help does not name it."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
@@ -25,15 +25,31 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are UserErrors; a flag is taken only when it is spelled out, with ``_``
-    for ``-`` too, and a near miss is answered with the flag that was meant."""
+    """argparse with UserErrors. Flags cannot be abbreviated, but may be written with ``_`` for
+    ``-``; the error for an unknown flag suggests a similar one."""
 
-    def __init__(self, description: str, prog: str | None = None, **more: Any) -> None:
+    def __init__(
+        self, description: str, prog: str | None = None, argument_default: Any = None
+    ) -> None:
         spec = getattr(sys.modules.get("__main__"), "__spec__", None)
         if prog is None and spec is not None and spec.name.startswith("charrnn"):
             prog = f"python -m {spec.name.removesuffix('.__main__')}"
-        more = {"allow_abbrev": False, "formatter_class": HelpFormatter} | more
-        super().__init__(prog, description=description, **more)
+        super().__init__(
+            prog,
+            description=description,
+            argument_default=argument_default,
+            allow_abbrev=False,
+            formatter_class=HelpFormatter,
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag = next((arg for arg in unknown if arg.startswith("--")), "").partition("=")[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return known
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else args
@@ -47,17 +63,17 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(spelled, namespace)
 
     def error(self, message: str) -> NoReturn:
-        flag = next((word.rstrip(":") for word in message.split() if word.startswith("--")), "")
-        near = difflib.get_close_matches(flag.partition("=")[0], list(self._option_string_actions))
-        if message.startswith("unrecognized") and near:
-            message += f"; did you mean {near[0]}?"
-        elif message.endswith("expected one argument"):
+        # argparse tells only in words that a value is missing: "argument --prime: expected one ..."
+        words = message.removeprefix("argument ")
+        if words.endswith(": expected one argument"):
+            flag = words.partition(":")[0]
             message += f"; if its value begins with a hyphen, write {flag}=-x"
         raise UserError(f"{message} (--help lists every flag)")
 
 
 def command(main: Main) -> Main:
-    """Make ``main`` return an exit status: 2, and one line on stderr, for what a user can mend."""
+    """Return ``main`` as a program: it returns an exit status. Errors that a user can correct give
+    status 2 and one line on stderr."""
 
     @functools.wraps(main)
     def run(argv: list[str] | None = None) -> int:
@@ -67,21 +83,21 @@ def command(main: Main) -> Main:
             if sys.stdout is not None:
                 sys.stdout.flush()
             return status
-        except BrokenPipeError:  # the reader of our output left, as `| head` does
+        except BrokenPipeError:  # the reader of our output has ended, for example `head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return status
         except KeyboardInterrupt:
             return 130
-        except (UserError, OSError, MemoryError, RuntimeError) as error:
+        except UserError as error:
             problem = str(error)
-            if isinstance(error, OSError) and error.filename:
-                problem = f"{error.filename}: {reason(error)}"
-            if not isinstance(error, (UserError, OSError)):
-                if not isinstance(error, MemoryError) and "memory" not in problem:
-                    raise
-                problem = "not enough memory; ask for a smaller model or batch, or fewer samples"
-            name = os.path.basename(sys.argv[0] if sys.argv else "")
-            say(f"{name}: error: {problem}".replace("\n", " "))
-            return 2
+        except OSError as error:
+            problem = f"{error.filename}: {reason(error)}" if error.filename else str(error)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            problem = "not enough memory; use a smaller model or batch, or fewer samples"
+        name = os.path.basename(sys.argv[0] if sys.argv else "")
+        say(f"{name}: error: {problem}".replace("\n", " "))
+        return 2
 
     return run
