@@ -42,7 +42,7 @@ from charrnn.training.batches import Batches
 from charrnn.training.budget import Budget, seconds_per_step
 from charrnn.training.distributed import Distributed
 from charrnn.training.flags import parse_args
-from charrnn.training.optimizer import make_optimizers
+from charrnn.training.optimizer import make_optimizers, step_unless
 from charrnn.training.settings import check_given, new_settings, resolve_settings, resume_settings
 from charrnn.training.state import TrainState
 from charrnn.writing.generation import default_prime, encode_prime
@@ -95,12 +95,8 @@ def train_step(
             weight.grad /= scale
     # so that one steep region cannot throw the weights far away
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    # a gradient that is not finite must change nothing: the optimizers skip the step where
-    # found_inf is set (as GradScaler does), on the device, so that the CPU need not wait to ask
-    bad = ~norm.isfinite()
-    for optimizer in optimizers:
-        optimizer.found_inf = bad.float()
-        optimizer.step()
+    bad = ~norm.isfinite()  # a gradient that is not finite must change nothing
+    step_unless(bad, optimizers)
     return loss.detach(), bad, map_hidden(lambda h: h.where(~bad, 0), hidden)
 
 
@@ -163,7 +159,7 @@ def train(
             settings.batch_size,
             settings.seq_length,
             seed=settings.seed,
-            mine=rows,
+            own_rows=rows,
             cold_starts=settings.cold_starts,
         )
         # by epochs the time is only printed, so that a short look is enough

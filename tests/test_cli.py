@@ -71,7 +71,7 @@ BAD = [
     (["train.py", "--data", "missing.txt"], "no such file"),
     (["train.py", "--data", "a.txt", "--batch-size", "9999"], "lower --batch-size"),
     (["train.py", "--data", "a.txt", "--ckpt", "a.txt/rnn.net"], "File exists"),
-    (["train.py", "--data", "a.txt", "--ckpt", "a.txt"], "is the file a.txt, which is read"),
+    (["train.py", "--data", "a.txt", "--ckpt", "a.txt"], "is the same file as the input a.txt"),
     (["train.py", "--data", "a.txt", "--tensorboard", "x"], "tensorboard is not installed"),
     (["train.py", "--data", "a.txt", "--ckpt", "."], "cannot be written"),
     (["train.py", "--data", "a.txt", "--prime", "Qé"], "never saw 'Q' (U+0051 LATIN"),

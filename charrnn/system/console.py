@@ -1,4 +1,4 @@
-"""The terminal: what may be printed there, when it may be gone, and the signals it sends."""
+"""The terminal: safe printing, also where it is closed, and the signals it sends."""
 
 import os
 import reprlib
@@ -9,7 +9,7 @@ import threading
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any
 
 ENDING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -17,7 +17,7 @@ ENDING = [
 
 
 def escape_control_chars(text: str) -> str:
-    """``text`` with control characters spelled out: a terminal would obey them."""
+    """Return ``text`` with control characters spelled out, so that no terminal obeys them."""
     return "".join(
         ascii(char)[1:-1] if unicodedata.category(char) == "Cc" and char not in "\n\t" else char
         for char in text
@@ -25,25 +25,25 @@ def escape_control_chars(text: str) -> str:
 
 
 def brief(value: object) -> str:
-    """A value from a file for a message: the beginning of its ``repr``, in one line."""
+    """Return the beginning of the ``repr`` of a value from a file in one line, for a message."""
     return escape_control_chars(reprlib.repr(value)[:40].replace("\n", " "))
 
 
 def shell_name(path: str | os.PathLike) -> str:
-    """A file's name as a command line takes it: quoted, and never like a flag."""
+    """Return a file's name for use on a command line: quoted, and never read as a flag."""
     name = os.fspath(path)
     return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 class Terminal:
-    """A stream to print on that may be closed, full or left by its reader: that loses messages, not
-    the run. Characters that its encoding lacks are spelled out."""
+    """A text stream or None, on which printing never fails. If the stream is missing, closed, full
+    or no longer read, messages are lost. Characters that its encoding lacks are spelled out."""
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        with suppress(OSError, ValueError, AttributeError):  # AttributeError: None, or replaced
+        with suppress(OSError, ValueError, AttributeError):  # AttributeError: no stream
             encoding = getattr(self.stream, "encoding", None) or "utf-8"
             self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
@@ -58,20 +58,21 @@ class Terminal:
         return False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)  # fileno and the like, where there are any
+        return getattr(self.stream, name)  # fileno and others
 
 
 def say(line: str) -> None:
-    """Print a line on stderr, control characters spelled out; never fails."""
+    """Print a line on stderr, with control characters spelled out. Never fails."""
     Terminal(sys.stderr).write(escape_control_chars(line) + "\n")
 
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """A list that receives SIGINT, SIGTERM or SIGHUP once; a second one ends the process at once.
+    """Yield a list to which the first SIGINT, SIGTERM or SIGHUP is appended. A second one ends the
+    process immediately.
 
-    A signal that was ignored when this begins stays ignored, as SIGHUP under nohup. Only the main
-    thread can be told of signals; elsewhere the list stays empty.
+    A signal that is ignored before, such as SIGHUP under nohup, stays ignored. Python delivers
+    signals to the main thread only; in another thread the list stays empty.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -82,7 +83,7 @@ def catch_signals() -> Iterator[list[int]]:
         caught.append(number)
         for each in before:
             signal.signal(each, signal.SIG_DFL)
-        say("\nfinishing this step and saving; once more stops at once")
+        say("\nfinishing this step and saving; a second signal stops at once")
 
     handlers = {number: signal.getsignal(number) for number in ENDING}
     before = {n: handler for n, handler in handlers.items() if handler != signal.SIG_IGN}

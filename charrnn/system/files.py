@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and never onto one that is read."""
+"""Files that are written whole or not at all, and never replace an input."""
 
 import errno
 import os
@@ -15,12 +15,14 @@ from charrnn.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # on Windows; there an open file can be neither locked so nor removed
-    fcntl = None
+except ImportError:  # on Windows, where an open file cannot be removed either
+    fcntl = None  # type: ignore[assignment]
 
 RUN_SUFFIXES = (".net", ".resume", ".jsonl")  # of the files that a run writes
-NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # nor waiting
-ADVICE = {  # by what the system says
+NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(
+    os, "O_NONBLOCK", 0
+)  # and not waiting for a FIFO
+ADVICE = {  # by the number of the system's error
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
     errno.EFBIG: "make room there, or raise the limit on a file's size",
@@ -34,17 +36,17 @@ ADVICE = {  # by what the system says
 
 
 def reason(error: OSError | ValueError, otherwise: str = "choose another name") -> str:
-    """The system's reason for an error, and what to do about it: ``otherwise`` for rare ones."""
+    """Return the system's reason for an error and what to do: ``otherwise`` if it is a rare one."""
     number, words = getattr(error, "errno", None), getattr(error, "strerror", None)
-    return f"{words or error}; {ADVICE.get(number, otherwise)}"
+    return f"{words or error}; {ADVICE.get(number or 0, otherwise)}"
 
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write that replaces ``path`` at the end, or leaves it alone if anything fails.
+    """Yield a new file that replaces ``path`` at the end, or leaves it unchanged if anything fails.
 
-    Of a symbolic link the target is replaced, where it lies. What a killed process left of an
-    earlier try is removed. Raises OSError that names ``path``, for a read-only file too.
+    If ``path`` is a symbolic link, its target is replaced. Temporary files of killed processes are
+    removed. Raises OSError that names ``path``, also if that is a read-only file.
     """
     with _naming(path):
         target = _target(path)
@@ -58,7 +60,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                if fcntl is None:  # Windows renames no open file; elsewhere the lock is held on
+                if fcntl is None:  # Windows cannot rename an open file; elsewhere it stays locked
                     file.close()
                 os.replace(partial, target)
         except BaseException:
@@ -68,11 +70,11 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_output(path: str | Path) -> Iterator[BinaryIO]:
-    """As ``atomic_file``, but a device or FIFO (/dev/null, /dev/stdout) is written to as it is."""
+    """Yield a file as ``atomic_file`` does, or a device or FIFO (/dev/stdout) opened directly."""
     if not _is_special(path):
         with atomic_file(path) as file:
             yield file
-    else:  # append, since /dev/stdout may be a file in which something stands already
+    else:  # append, since /dev/stdout may be a file that is not empty
         with _naming(path), open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as file:
             yield file
 
@@ -80,9 +82,9 @@ def open_output(path: str | Path) -> Iterator[BinaryIO]:
 def check_output(
     path: str | Path, inputs: Iterable[str | Path] = (), special: bool = False
 ) -> None:
-    """Raises UserError now for what could not be written later, or is one of ``inputs``.
+    """Raises UserError if ``path`` could not be written later, or is one of the files ``inputs``.
 
-    ``special``: devices and FIFOs are welcome, as ``open_output`` takes them.
+    With ``special``, devices and FIFOs are allowed, for ``open_output``.
     """
     try:
         if special and _is_special(path):
@@ -93,16 +95,17 @@ def check_output(
             file.close()
             partial.unlink()
         read = next((source for source in inputs if _are_same(path, source)), None)
-    except (OSError, ValueError) as error:  # ValueError: no name at all, as "a\0b"
+    except (OSError, ValueError) as error:  # ValueError: not a valid name, such as "a\0b"
         problem = reason(error, "name another file")
         raise UserError(f"{path}: cannot be written: {problem}") from None
     if read is not None:
-        raise UserError(f"{path}: is the file {read}, which is read; choose another name to write")
+        raise UserError(f"{path}: is the same file as the input {read}; choose another name")
 
 
 @contextmanager
 def scratch_file(folder: str | Path | None = None) -> Iterator[BinaryIO]:
-    """A temporary file without a name, in ``folder`` or TMPDIR. UserError: it is full."""
+    """Yield a temporary file without a name, in ``folder`` or TMPDIR. Raises UserError if that is
+    full."""
     where = folder or tempfile.gettempdir()
     try:
         with tempfile.TemporaryFile(dir=where) as file:
@@ -113,9 +116,10 @@ def scratch_file(folder: str | Path | None = None) -> Iterator[BinaryIO]:
 
 
 def require_regular(path: str | Path, what: str) -> None:
-    """Raises UserError, "give ``what``", for a missing file, a folder, a device or a FIFO.
+    """Raises UserError, with the advice to give ``what``, if ``path`` is missing, a folder, a
+    device or a FIFO.
 
-    Nothing is opened: a FIFO would block, and a device may never end.
+    Nothing is opened, since a FIFO would block, and a device may never end.
     """
     try:
         mode = os.stat(path).st_mode
@@ -132,7 +136,7 @@ def require_regular(path: str | Path, what: str) -> None:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Have a failed write ("No space left on device") name the file that was meant."""
+    """Name ``path`` in the OSError of a failed write ("No space left on device")."""
     try:
         yield
     except OSError as error:
@@ -142,7 +146,7 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def _target(path: str | Path) -> Path:
-    """The file that ``path`` leads to. Raises OSError where it may not be replaced."""
+    """Return the file that ``path`` links to. Raises OSError if it must not be replaced."""
     target = Path(os.path.realpath(path))
     problem = None
     if target.is_dir():
@@ -152,48 +156,49 @@ def _target(path: str | Path) -> Path:
     elif _is_special(path):
         problem = errno.EINVAL, "it is a device or FIFO, not a regular file"
     elif target.is_symlink():
-        problem = errno.ELOOP, "its links lead round in a circle"
+        problem = errno.ELOOP, "its links form a circle"
     elif target.exists() and not (target.stat().st_mode & 0o222 and os.access(target, os.W_OK)):
-        problem = errno.EACCES, "the file is read-only"  # replacing it would not ask
+        problem = errno.EACCES, "the file is read-only"  # which os.replace ignores
     if problem:
         raise OSError(*problem, str(path))
     return target
 
 
 def _is_special(path: str | Path) -> bool:
-    """Whether ``path`` is a device, a FIFO, a socket, or an open file by the system's name."""
+    """Return whether ``path`` is a device, a FIFO, a socket, or a name such as /dev/stdout."""
     if re.match(r"/dev/(std|fd/)|/proc/\w+/fd/", os.path.abspath(path)):
         return True
     return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def _are_same(one: str | Path, two: str | Path) -> bool:
-    """Whether both names are of one file: links, hard links, another case, ``./``."""
+    """Return whether two names are of the same file, by links, hard links, case or ``./``."""
     try:
         first, second = os.stat(one), os.stat(two)
-    except OSError:  # one of them is not there yet
-        first, second = (os.path.normcase(os.path.realpath(name)) for name in (one, two))
-        return first == second
-    return os.path.samestat(first, second) and not stat.S_ISCHR(first.st_mode)  # a terminal is both
+    except OSError:  # one of them does not exist yet
+        return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(two))
+    # a terminal may be both input and output
+    return os.path.samestat(first, second) and not stat.S_ISCHR(first.st_mode)
 
 
 def _create(target: Path) -> tuple[BinaryIO, Path]:
-    """A new file beside ``target``, and its name. While open it is locked: its writer lives."""
+    """Return a new temporary file beside ``target``, and its name. It is locked while it is open,
+    which shows that its writer is alive."""
     while True:
         partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-        file = partial.open("xb")  # exclusively: never a file or link that was put there
+        file = partial.open("xb")  # "x": fails for a file or link that exists
         if fcntl is None:
             return file, partial
-        with suppress(OSError):  # not every file system can
+        with suppress(OSError):  # some file systems have no locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if is_at(file.fileno(), partial):
             return file, partial
-        file.close()  # another writer took it for a dead one's just before it was locked
+        file.close()  # another writer removed it before it was locked, as a leftover
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
-    """Delete what killed writers of files whose names match the pattern ``name`` left half-written
-    in a folder: temporary files that nobody locks."""
+    """Delete the temporary files that killed writers left in a folder, which no process locks.
+    ``name`` is a pattern for the names of the files that they were writing."""
     pattern = re.compile(rf"\.{name}\.[0-9a-f]{{16}}\.tmp")
     with suppress(OSError):
         for entry in [e for e in os.scandir(folder) if pattern.fullmatch(e.name)]:
@@ -203,7 +208,7 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 
 def _remove_if_unlocked(path: str) -> None:
-    """Raises OSError where a living process has ``path`` open to write."""
+    """Delete ``path``. Raises OSError if a living process is writing it."""
     if fcntl is None:
         os.unlink(path)
         return
@@ -213,7 +218,7 @@ def _remove_if_unlocked(path: str) -> None:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether this open file is (still) the one at ``path``."""
+    """Return whether this open file is (still) the one at ``path``."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:

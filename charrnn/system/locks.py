@@ -1,9 +1,8 @@
-"""One process at a time trains into a name."""
+"""Locks, so that no two processes write the files of a run at the same time."""
 
 import errno
 import functools
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,24 +10,20 @@ from pathlib import Path
 
 from charrnn.errors import UserError
 from charrnn.system.console import say
-from charrnn.system.files import (
-    NOT_THROUGH_LINKS,
-    is_at,
-    reason,
-)
+from charrnn.system.files import NOT_THROUGH_LINKS, is_at, reason
 
 try:
     import fcntl
-except ImportError:  # on Windows; there an open file can be neither locked so nor removed
-    fcntl = None
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
-    """Keep a second process from training into ``path``; the lock of a dead process is free.
+    """Hold a lock for training into ``path``. The lock of a process that has ended is free.
 
-    Raises UserError with the process id of the one that has it. Where the file system knows no
-    locks, that is said once, on stderr.
+    Raises UserError with the process id of the one that holds it. If the file system has no locks,
+    a warning is printed once, on stderr.
     """
     if fcntl is None:
         yield
@@ -37,10 +32,10 @@ def locked(path: str | Path) -> Iterator[None]:
     lock = target.with_name(f".{target.name}.lock")
     descriptor = _open_lock(lock)
     while _flock(descriptor, path) and not is_at(descriptor, lock):
-        os.close(descriptor)  # its last holder removed it just now
+        os.close(descriptor)  # its last holder has removed it since
         descriptor = _open_lock(lock)
     try:
-        with suppress(OSError):  # on a full disk the lock is one all the same
+        with suppress(OSError):  # on a full disk the lock works without its text
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
@@ -51,7 +46,8 @@ def locked(path: str | Path) -> Iterator[None]:
 
 
 def _open_lock(lock: Path) -> int:
-    """Raises UserError for anything at its name but a plain file, which is then left as it is."""
+    """Return a descriptor of the lock file. Raises UserError if something else has its name, which
+    is left as it is."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | NOT_THROUGH_LINKS, 0o666)
     except OSError as error:
@@ -60,24 +56,26 @@ def _open_lock(lock: Path) -> int:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # a hard link to someone's file
         os.close(descriptor)
-        raise UserError(f"{lock}: not a lock file of ours; remove it")
+        raise UserError(f"{lock}: not a lock file of this program; remove it")
     return descriptor
 
 
 def _flock(descriptor: int, path: str | Path) -> bool:
-    """Lock; False where that is not possible. Raises UserError if another process has the lock."""
+    """Lock the file and return True, or return False if the file system has no locks.
+
+    Raises UserError if another process holds the lock.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
             _say_unlocked(os.path.dirname(os.path.abspath(path)), error.strerror)
             return False
-        number = re.match(rb"\d*", os.pread(descriptor, 20, 0)).group().decode()
+        number = os.pread(descriptor, 20, 0)
+        holder = f"process {number.decode()}" if number.isdigit() else "another process"
         os.close(descriptor)
-        raise UserError(
-            f"{path}: {f'process {number}' if number else 'another process'} is training into it; "
-            "wait for it, or name another file"
-        ) from None
+        advice = "wait for it, or name another file"
+        raise UserError(f"{path}: {holder} is training into it; {advice}") from None
     return True
 
 

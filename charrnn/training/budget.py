@@ -1,9 +1,10 @@
-"""How long a run lasts, and when on the way it logs and evaluates."""
+"""How long a run lasts, and when it writes a line of the log and evaluates."""
 
 import math
 import time
 from statistics import median
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,25 +13,25 @@ from torch.nn import functional as F
 from charrnn.network.evaluation import CONTEXT, PIECES, SHORT_CONTEXT
 from charrnn.network.model import CharRNN
 from charrnn.training.batches import Batches
-from charrnn.training.optimizer import EVERY, make_optimizers
+from charrnn.training.optimizer import EVERY, make_optimizers, step_unless
 from charrnn.training.settings import Settings
 from charrnn.training.state import Progress
 
 LOG_LINES = 200  # a run, about
-EVALUATING = 0.05  # of a run's characters, each forward and backward, may go into evaluations
+EVALUATING = 0.05  # of the time of a run may go into evaluations
 STEP_PER_EVALUATION = 2.5  # training on a character takes this many times as long as evaluating it
-TIMED_SECONDS = 1.5  # of steps, before dropout and the rate are chosen by their speed
-FEWEST_CHARS = 40_000  # for an evaluation: within 0.02 nats of the whole held-out text
+TIMED_SECONDS = 1.5  # of steps, to choose dropout and learning rate by their speed
+FEWEST_CHARS = 40_000  # of an evaluation, within 0.02 nats of one on the whole held-out text
 
 
 class Budget:
-    """The epochs or minutes of a run, whichever end first, and what evaluations may take of it."""
+    """The epochs or minutes of a run, whichever end first, and how its evaluations share them."""
 
     def __init__(
         self, settings: Settings, batches: Batches, n_held_out: int, seconds_per_step: float
     ) -> None:
-        """``val_chars`` of the ``n_held_out`` characters are read by each evaluation: at least
-        40,000 or all, and more where the run is long. A very short run has fewer evaluations."""
+        """Each evaluation scores only ``val_chars`` of the ``n_held_out`` characters: at least
+        40,000, or all, and more in a long run. A very short run has fewer evaluations."""
         self.epochs, self.minutes = settings.epochs, settings.minutes
         self.patience = settings.patience
         self.steps_per_epoch = batches.per_epoch
@@ -38,20 +39,20 @@ class Budget:
         steps = min(by_clock, self.epochs * batches.per_epoch if self.epochs else math.inf)
         self.seconds = steps * seconds_per_step  # about
         chars = steps * batches.batch_size * batches.seq_length
-        affordable = chars * EVALUATING * STEP_PER_EVALUATION  # characters, of all evaluations
+        chars_affordable = chars * EVALUATING * STEP_PER_EVALUATION  # by all evaluations
         wanted = max(5, self.epochs or 0, int(self.minutes or 0))
         context = PIECES * SHORT_CONTEXT  # read by each, but not scored
-        length = max(FEWEST_CHARS, int(affordable / wanted) - context) // PIECES + 1
+        length = max(FEWEST_CHARS, int(chars_affordable / wanted) - context) // PIECES + 1
         self.val_chars = length * PIECES
         if n_held_out <= self.val_chars + context:
             self.val_chars, context = n_held_out, max(0, n_held_out // 2 - CONTEXT)
-        most = 2 * affordable / (self.val_chars + context)  # a tenth of the run
+        most = 2 * chars_affordable / (self.val_chars + context)  # a tenth of the run
         self.n_evaluations = max(1, min(wanted, int(most)))
         self.lines_per_evaluation = math.ceil(LOG_LINES / self.n_evaluations)
 
     def fraction_done(self, progress: Progress) -> float:
-        """How much is spent, 0 to 1: by steps or by the clock, whichever is further; 1 too when
-        patience is at its end."""
+        """Return the fraction of the run that is done, 0 to 1: by steps or by the clock, whichever
+        is larger, and 1 when ``patience`` ends the run."""
         if progress.is_out_of(self.patience):
             return 1.0
         steps = progress.step / (self.epochs * self.steps_per_epoch) if self.epochs else 0.0
@@ -59,16 +60,16 @@ class Budget:
         return min(1.0, max(steps, seconds))
 
     def line_due(self, before: float, now: float) -> bool:
-        """Whether the log gets a line between these fractions of the run."""
+        """Return whether the log gets a line between these fractions of the run."""
         return _passed(before, now, self.n_evaluations * self.lines_per_evaluation)
 
     def evaluation_due(self, before: float, now: float) -> bool:
-        """Whether the model is evaluated between them; then the log gets a line, too."""
+        """Return whether the model is evaluated between them. Then the log gets a line, too."""
         return _passed(before, now, self.n_evaluations)
 
 
 def _passed(before: float, now: float, parts: int) -> bool:
-    """Whether the end of one of so many equal parts of 1 lies between, or at ``now``."""
+    """Return whether one of ``parts`` equal parts of 1 ends after ``before`` and by ``now``."""
     return int(now * parts + 1e-9) > int(before * parts + 1e-9)
 
 
@@ -83,33 +84,33 @@ def seconds_per_step(
     seq_length: int,
     at_least: float = TIMED_SECONDS,
 ) -> float:
-    """Median time of a training step of a model of this size on a made-up text, timed for
-    ``at_least`` so many seconds. Advances torch's random numbers."""
+    """Return the median time in seconds of a training step of a model of this size on random ids.
+
+    Steps are timed for ``at_least`` this many seconds. Torch's random numbers advance.
+    """
     model = CharRNN(tuple(map(chr, range(n_tokens))), n_hidden, n_layers, 0.1, cell).to(device)
-    recipe = SimpleNamespace(lr=0.0, weight_decay=0.0, muon_scale=1.0, beta2=0.99)
+    recipe: Any = SimpleNamespace(lr=0.0, weight_decay=0.0, muon_scale=1.0, beta2=0.99)
     optimizers = make_optimizers(model, recipe, dtype)
     x = torch.randint(n_tokens, (batch_size, seq_length), device=device)
     hidden = model.init_hidden(batch_size)
 
     def seconds_of(n_steps: int) -> float:
         began = time.perf_counter()
-        for _ in range(n_steps):  # as train_step of train.py does it
+        for _ in range(n_steps):  # as in train_step of train.py
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits, _ = model(x, hidden)
             model.zero_grad()
             loss = F.cross_entropy(logits.float(), x.flatten())
             loss.backward()
             bad = ~nn.utils.clip_grad_norm_(model.parameters(), 1.0).isfinite()
-            for optimizer in optimizers:
-                optimizer.found_inf = bad.float()
-                optimizer.step()
+            step_unless(bad, optimizers)
         loss.item()  # waits for the device
         return time.perf_counter() - began
 
     first = seconds_of(1)  # also sets up the libraries
     if first > at_least:
         return first
-    # of Muon's steps each fourth takes longer, and some meet a slow moment of the machine
+    # every fourth of Muon's steps takes longer, and the machine has slow moments
     windows = [seconds_of(EVERY)]
     while sum(windows) < at_least or len(windows) < 3:
         windows.append(seconds_of(EVERY))

@@ -7,45 +7,56 @@ from charrnn.network.model import CharRNN
 from charrnn.training.settings import Settings
 
 MOMENTUM = 0.95
-ITERATIONS = 3  # of Newton-Schulz: more cost more than they gained (benchmarks/README.md)
-EVERY = 4  # steps for which a direction is kept: on a CPU making one costs as much as a step
+ITERATIONS = 3  # of Newton-Schulz; more of them took longer than they were worth
+EVERY = 4  # steps that use the same direction: on a CPU, a new one takes as long as a step
 
 
 def make_optimizers(
     model: CharRNN, settings: Settings, dtype: torch.dtype
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model's weights; all of them skip a step where ``found_inf`` is set, on
-    the device, so that the CPU need not wait to ask. ``peak_lr`` of each group: its learning rate
-    before the schedule; ``dtype``: of Muon's products."""
-    hidden = [w for name, w in model.named_parameters() if is_between_hidden(name)]
-    if settings.muon_scale is None:
-        hidden = []
-    others = [w for w in model.parameters() if not any(w is h for h in hidden)]
+    """Return the optimizers of a model's weights. ``peak_lr`` of each group of weights is its
+    learning rate before the schedule. ``dtype`` is that of Muon's products."""
+    scale = settings.muon_scale or 0.0  # without Muon, AdamW moves all weights
+    hidden: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, weight in model.named_parameters():
+        (hidden if scale and is_hidden_to_hidden(name) else others).append(weight)
     adamw = torch.optim.AdamW(
         [{"params": others, "peak_lr": settings.lr}],
         betas=(0.9, settings.beta2),
         weight_decay=settings.weight_decay,
-        fused=True,  # obeys found_inf
+        fused=True,  # only the fused one reads found_inf
     )
     if not hidden:
         return [adamw]
-    groups = [{"params": hidden, "peak_lr": settings.lr * settings.muon_scale}]
+    groups = [{"params": hidden, "peak_lr": settings.lr * scale}]
     return [adamw, Muon(groups, EVERY, settings.weight_decay, dtype)]
 
 
-def is_between_hidden(name: str) -> bool:
-    """Whether a weight multiplies a hidden state: the recurrent ones, and above the first layer
-    the input's."""
+def step_unless(bad: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Take a step with all optimizers, or change no weight if ``bad`` is true.
+
+    The optimizers read ``found_inf`` on the device (as GradScaler sets it), so that the CPU does
+    not have to wait for the answer.
+    """
+    for optimizer in optimizers:
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        optimizer.step()
+
+
+def is_hidden_to_hidden(name: str) -> bool:
+    """Return whether a weight multiplies a hidden state: the recurrent weights, and the input
+    weights of every layer but the first."""
     return name.startswith(("lstm.weight_hh", "lstm.weight_ih")) and name != "lstm.weight_ih_l0"
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps whose directions are orthogonal matrices (Jordan et al. 2024, "Muon: an optimizer for
-    hidden layers in neural networks"): all singular values of the momentum are made 1, so that rare
-    directions are learned as fast as common ones. Each gate's square block is one matrix.
+    """An optimizer that moves matrices in orthogonal directions (Jordan et al. 2024, "Muon: an
+    optimizer for hidden layers in neural networks").
 
-    ``every``: steps for which a direction is kept; ``weight_decay``: as AdamW's, apart from the
-    gradient (Loshchilov and Hutter 2019).
+    A direction is the momentum with all singular values set to about 1, so that rare directions are
+    learned as fast as common ones. The square block of each gate is one matrix. A direction is used
+    for ``every`` steps. ``weight_decay`` is decoupled, as in AdamW (Loshchilov and Hutter 2019).
     """
 
     def __init__(
@@ -53,21 +64,21 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": 0.0})
         self.every, self.weight_decay, self.dtype = every, weight_decay, dtype
-        self.found_inf: Tensor | None = None
+        self.found_inf = torch.zeros(())
         for weight in (weight for group in self.param_groups for weight in group["params"]):
             zeros = torch.zeros_like(weight, requires_grad=False)
             self.state[weight] = {"step": 0, "momentum": zeros, "direction": zeros.clone()}
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """Move all weights, or change nothing where ``found_inf`` is 1, except that on an
-        accelerator the step is counted: to ask would be to wait for the device."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is called
+        """Move all weights, or none if ``found_inf`` is 1. On an accelerator the step is counted in
+        any case, since reading ``found_inf`` would mean waiting for the device."""
         if self.found_inf.device.type == "cpu" and self.found_inf:
             return
         for group in self.param_groups:
             for weight in group["params"]:
                 state = self.state[weight]
-                momentum, good = state["momentum"], self.found_inf == 0
+                momentum, good = state["momentum"], self.found_inf.eq(0)
                 gradient = weight.grad.where(good, momentum)  # then lerp changes nothing
                 momentum.lerp_(gradient, 1 - MOMENTUM)
                 if state["step"] % self.every == 0:
@@ -80,8 +91,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The nearest matrix whose singular values are all about 1, of each gate's square block in
-    ``[n_gates * n_hidden, n_hidden]``: Newton-Schulz iteration with Jordan's quintic."""
+    """Return ``[n_gates * n_hidden, n_hidden]`` with each gate's square block replaced by the
+    nearest matrix whose singular values are all about 1, by Newton-Schulz iteration with Jordan's
+    quintic polynomial."""
     blocks = matrix.view(-1, matrix.shape[1], matrix.shape[1])
     x = blocks / blocks.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     x = x.to(dtype)

@@ -19,8 +19,9 @@ import torch
 
 from charrnn.errors import UserError
 from charrnn.network.checkpoint import save_dict
+from charrnn.run import aside as aside_module
 from charrnn.run.aside import free_number, set_aside
-from charrnn.system import files
+from charrnn.system import files, locks
 from charrnn.system.cli import command
 from charrnn.system.files import (
     atomic_file,
@@ -224,7 +225,7 @@ def without_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    files._say_unlocked.cache_clear()
+    locks._say_unlocked.cache_clear()
 
 
 @pytest.mark.parametrize("number", NO_LOCKS)
@@ -453,7 +454,7 @@ def test_a_link_stays_when_its_target_is_set_aside(tmp_path: Path) -> None:
 def test_setting_aside_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.net").write_text("old")
     (tmp_path / "a.1.net").write_text("just made by another")
-    monkeypatch.setattr(files, "free_number", lambda paths: 1)
+    monkeypatch.setattr(aside_module, "free_number", lambda paths: 1)
     with pytest.raises(FileExistsError):
         set_aside([tmp_path / "a.net"])
     assert (tmp_path / "a.net").read_text() == "old"

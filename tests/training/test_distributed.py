@@ -1,4 +1,4 @@
-"""Two processes as one run, through gloo; and environments that are no place in a run."""
+"""Two processes as one run, through gloo; and environments that are not a valid rank."""
 
 import os
 import signal
@@ -79,7 +79,7 @@ def test_places(
         read_environment()
     for name, value in env.items():
         assert f"{name}={value!r}" in str(error.value)
-    assert (f"but no {place}" if place else "no place in a run") in str(error.value)
+    assert (f"but no {place}" if place else "not a valid rank") in str(error.value)
     assert "unset RANK and WORLD_SIZE to train alone" in str(error.value)
 
 
@@ -105,7 +105,7 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_torch_without_distributed_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed_module, "dist", None)
     dist = Distributed()
-    assert dist.all_reduce_max(1.5, 2) == [1.5, 2] and dist.from_main(lambda: 7) == 7
+    assert dist.agree(0.0, [2])[1] == 2 and dist.from_main(lambda: 7) == 7
     assert dist.all_reduce_mean(torch.tensor(3.0)) == 3
     rows = torch.randn(2, 3, 4)
     assert torch.equal(dist.all_gather(rows), rows)
@@ -181,7 +181,7 @@ def test_a_killed_process_ends_the_others_with_one_line(tmp_path: Path) -> None:
     processes[1].kill()
     out, _ = processes[0].communicate(timeout=300)
     assert processes[0].returncode == 2 and "Traceback" not in out, out
-    assert "another process of this run has ended; go on with --resume" in out
+    assert "another process of this run has ended; continue with --resume" in out
     processes[1].communicate()
     load_checkpoint(tmp_path / "rnn.net")
     load_dict(tmp_path / "rnn.resume")

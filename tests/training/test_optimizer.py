@@ -9,7 +9,7 @@ from charrnn.training.optimizer import (
     ITERATIONS,
     MOMENTUM,
     Muon,
-    is_between_hidden,
+    is_hidden_to_hidden,
     make_optimizers,
     orthogonal,
 )
@@ -62,7 +62,7 @@ def test_every_weight_has_one_optimizer(cell: str) -> None:
     adamw, muon = make_optimizers(model, settings(), torch.float32)
     both = [{id(w) for g in each.param_groups for w in g["params"]} for each in (adamw, muon)]
     assert both[0] | both[1] == {id(w) for w in model.parameters()} and not both[0] & both[1]
-    names = [name for name, _ in model.named_parameters() if is_between_hidden(name)]
+    names = [name for name, _ in model.named_parameters() if is_hidden_to_hidden(name)]
     assert len(both[1]) == len(names) == 5  # three recurrent ones, two inputs from below
     assert len(make_optimizers(model, settings(preset="notebook"), torch.float32)) == 1
 
