@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists every flag)")
 
 
-def command(main: Main) -> Main:
+def command(main: Main) -> Callable[..., int]:
     """Return ``main`` as a program: it returns an exit status. Errors that a user can correct give
     status 2 and one line on stderr."""
 
