@@ -3,6 +3,7 @@
 import charrnn.before_torch  # noqa: F401, before torch
 
 # isort: split
+import argparse
 import codecs
 import json
 import os
@@ -10,7 +11,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, BinaryIO, TextIO
@@ -54,6 +55,11 @@ def parser() -> Parser:
     prime.add_argument(
         "--prime-file", metavar="FILE", help="the same from a UTF-8 file, all of it; - is stdin"
     )
+    prime.add_argument(
+        "--primes",
+        metavar="FILE",
+        help="go on from each line of a UTF-8 file, in order: a text for each; - is stdin",
+    )
     text.add_argument(
         "--stop",
         metavar="TEXT",
@@ -63,7 +69,7 @@ def parser() -> Parser:
     text.add_argument(
         "--escapes",
         action="store_true",
-        help=r"read \n, \t, \\ and \uXXXX in --prime, --stop and --turn as Python does",
+        help=r"read \n, \t, \\ and \uXXXX in --prime, --primes, --stop and --turn as Python does",
     )
     text.add_argument(
         "--size",
@@ -103,7 +109,7 @@ def parser() -> Parser:
         metavar="N",
         type=RANGES["num_samples"],
         default=1,
-        help="texts, with a line between them that says which is next",
+        help="texts (of each prime), with a line between them that says which is next",
     )
     output.add_argument(
         "--json",
@@ -207,42 +213,77 @@ def title(model: CharRNN, number: int, num_samples: int) -> str:
     return f"{rule} sample {number:,} of {num_samples:,} {rule}\n"
 
 
-def write_texts(write: Write, model: CharRNN, prime: str, num_samples: int, **options: Any) -> None:
-    """The texts after their prime, with a ``title`` between two; each block's first as it comes."""
-    for numbers in blocks(num_samples, options["size"]):
-        write((title(model, numbers[0], num_samples) if numbers[0] > 1 else "") + prime)
-        others: list[list[str]] = [[] for _ in numbers[1:]]
-        for first, *rest in generate_text(model, prime, numbers=numbers, **options):
+def blocks_of(primes: list[str], num_samples: int, size: int) -> Iterator[tuple[range, list[str]]]:
+    """Yield the numbers and the primes of the texts to write side by side: of each prime
+    ``num_samples``, one after the other."""
+    for numbers in blocks(len(primes) * num_samples, size):
+        yield numbers, [primes[(number - 1) // num_samples] for number in numbers]
+
+
+def write_texts(
+    write: Write, model: CharRNN, primes: list[str], num_samples: int, **options: Any
+) -> None:
+    """Write texts after their primes, with a ``title`` between two; each block's first as it is
+    drawn."""
+    total = len(primes) * num_samples
+    for numbers, block in blocks_of(primes, num_samples, options["size"]):
+        write((title(model, numbers[0], total) if numbers[0] > 1 else "") + block[0])
+        others = [[prime] for prime in block[1:]]
+        for first, *rest in generate_text(model, block, numbers=numbers, **options):
             write(first)
             for pieces, piece in zip(others, rest, strict=True):
                 pieces.append(piece)
         write("\n")
         for number, pieces in zip(numbers[1:], others, strict=True):
-            write(f"{title(model, number, num_samples)}{prime}{''.join(pieces)}\n")
+            write(f"{title(model, number, total)}{''.join(pieces)}\n")
 
 
-def write_json(write: Write, model: CharRNN, prime: str, num_samples: int, **options: Any) -> None:
-    """A line of JSON for each text, with the bits that the model needs for it."""
-    for numbers in blocks(num_samples, options["size"]):
-        for pieces in zip(*generate_text(model, prime, numbers=numbers, **options), strict=True):
+def write_json(
+    write: Write, model: CharRNN, primes: list[str], num_samples: int, **options: Any
+) -> None:
+    """Write a line of JSON for each text, with the bits that the model needs for it."""
+    for numbers, block in blocks_of(primes, num_samples, options["size"]):
+        drawn = zip(*generate_text(model, block, numbers=numbers, **options), strict=True)
+        for prime, pieces in zip(block, drawn, strict=True):
             text = "".join(pieces)
             line = {"prime": prime, "text": text, "bits": bits_of(model, prime, text)}
             write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def known_primes(model: CharRNN, args: argparse.Namespace) -> list[str]:
+    """Return the primes that the flags give, in characters that the model knows, if any. Raises
+    UserError or OSError for a file that cannot be read, and for a prime with nothing known."""
+    understand = partial(spelled, model, leave_out=True)
+    if args.prime is not None:
+        return [understand(args.prime, "--prime", args.escapes)]
+    if args.prime_file is not None:
+        return [understand(read_prime_file(args.prime_file), "--prime-file", escapes=False)]
+    if args.primes is None:
+        return []
+    lines = read_prime_file(args.primes).removesuffix("\n").split("\n")
+    numbered = enumerate(lines, 1)
+    return [understand(line, f"--primes, line {n}", args.escapes) for n, line in numbered]
+
+
+def check_combination(args: argparse.Namespace) -> None:
+    """Raises UserError for flags that cannot be given together."""
+    others = args.out is not None or args.primes is not None or args.json or args.num_samples > 1
+    if args.interactive and others:
+        raise UserError("--interactive: leave out --out, --primes, --json and --num-samples")
+    if args.interactive and args.prime_file == "-":
+        raise UserError("--prime-file -: a conversation reads stdin; name a file")
+    if args.turn is not None and (not args.interactive or args.turn.count("{}") != 1):
+        raise UserError("--turn: give it with --interactive, and with one {} in it")
+    if args.out is not None:
+        read = (args.ckpt, args.prime_file, args.primes)
+        check_output(args.out, [path for path in read if path not in (None, "-")], special=True)
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and write texts, or hold a conversation."""
     args = parser().parse_args(argv)
-    if args.interactive and (args.out or args.json or args.num_samples > 1):
-        raise UserError("--interactive: leave out --out, --json and --num-samples")
-    if args.interactive and args.prime_file == "-":
-        raise UserError("--prime-file -: a conversation reads stdin; name a file")
-    if args.turn is not None and (not args.interactive or args.turn.count("{}") != 1):
-        raise UserError("--turn: give it with --interactive, and with one {} in it")
-    if args.out is not None:
-        inputs = [args.ckpt] if args.prime_file in (None, "-") else [args.ckpt, args.prime_file]
-        check_output(args.out, inputs, special=True)
+    check_combination(args)
     device = pick_device(args.device)
     model = load_checkpoint(args.ckpt, device)
     size, seed = args.size, args.seed
@@ -259,25 +300,21 @@ def main(argv: list[str] | None = None) -> None:
         "seed": seed,
         "dtype": pick_dtype(args.dtype, device),
     }
-    understand = partial(spelled, model, leave_out=True)
-    prime = None
-    if args.prime_file is not None:
-        prime = understand(read_prime_file(args.prime_file), "--prime-file", escapes=False)
-    elif args.prime is not None:
-        prime = understand(args.prime, "--prime", args.escapes)
+    primes = known_primes(model, args)
     if args.interactive:
         around = (args.turn or "{}").split("{}")
         before, after = (
             spelled(model, text, "--turn", args.escapes) if text else "" for text in around
         )
-        typed = partial(understand, flag="the line", escapes=args.escapes)
+        typed = partial(spelled, model, flag="the line", escapes=args.escapes, leave_out=True)
         write = text_writer(None)
-        converse(Conversation(model, options, write, typed, (before, after)), prime)
+        conversation = Conversation(model, options, write, typed, (before, after))
+        converse(conversation, primes[0] if primes else None)
         return
-    prime = default_prime(model) if prime is None else prime
     write_all = write_json if args.json else write_texts
     with open_output(args.out) if args.out is not None else nullcontext() as file:
-        write_all(text_writer(file), model, prime, args.num_samples, **options)
+        primes = primes or [default_prime(model)]
+        write_all(text_writer(file), model, primes, args.num_samples, **options)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from charrnn.errors import UserError
 from charrnn.network.device import pick_dtype, torch_defaults
-from charrnn.network.model import CharRNN, Hidden, eval_mode, map_hidden
+from charrnn.network.model import CharRNN, Hidden, eval_mode
 from charrnn.system.values import Number
 from charrnn.text.vocabulary import UNKNOWN
 from charrnn.writing.decoder import Decoder, has_fast_step, plain_step
@@ -117,6 +117,13 @@ def read_prime(model: CharRNN, ids: Tensor, hidden: Hidden | None) -> tuple[Tens
         for x in ids.split(max(1, MOST_NUMBERS // len(model.unique_tokens)), dim=1):
             logits, hidden = model(x.to(model.fc.weight.device), hidden)
     return logits[-1:], hidden
+
+
+def side_by_side(states: Sequence[Hidden]) -> Hidden:
+    """Return one state for all rows of several states, in their order."""
+    pairs = [(state, state) if isinstance(state, Tensor) else state for state in states]
+    h, c = (torch.cat(each, dim=1) for each in zip(*pairs, strict=True))
+    return h if isinstance(states[0], Tensor) else (h, c)
 
 
 @torch.no_grad()
@@ -289,14 +296,14 @@ def blocks(num_samples: int, size: int) -> Iterator[range]:
 
 def generate_text(
     model: CharRNN,
-    prime: str,
+    prime: str | list[str],
     size: int,
     numbers: range = ONE,
     stop: str | Sequence[str] = (),
     **options: Any,
 ) -> Iterator[list[str]]:
-    """What follows ``prime`` in each text of ``numbers``: a list of their next pieces, again and
-    again.
+    """Yield lists of strings: the next piece of each text of ``numbers``, after ``prime`` or, if
+    that is a list, after its own one.
 
     A text ends after ``size`` characters, or before the one of ``stop`` that it would complete
     first (what the prime ends with does not count). ``options`` as ``generate`` takes them; the
@@ -345,7 +352,7 @@ def check_numbers(**given: object) -> None:
 
 def generate(
     model: CharRNN,
-    prime: str,
+    prime: str | list[str],
     numbers: range = ONE,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -354,10 +361,11 @@ def generate(
     dtype: torch.dtype = torch.float32,
     hidden: Hidden | None = None,
 ) -> Iterator[Tensor]:
-    """Endless characters after ``prime`` for independent texts: ``[N]`` ids at a time.
+    """Yield endless characters after ``prime`` for N independent texts: ``[N]`` ids at a time.
 
-    ``numbers``: of the N texts, since a text depends on the seed and on its own number (but for
-    rounding: products of more rows may add up in another order). ``seed`` None: another each time.
+    ``prime``: of all texts, or a list of one for each. ``numbers``: of the N texts, since a text
+    depends on the seed and on its own number (but for rounding: products of more rows may add up
+    in another order). ``seed`` None: another each time.
     ``top_k`` None: 5, or 0 (all) where ``top_p`` is given, a choice of its own. The weights are
     those at the first character, whatever happens to the model then. ``hidden``: the state before
     the prime, ``[n_layers, 1, n_hidden]``; None: a text begins, so the prime is read from zeros and
@@ -369,13 +377,16 @@ def generate(
     top_p = 1.0 if top_p is None else top_p
     seed = secrets.randbelow(2**63) if seed is None else seed
     check_numbers(top_k=top_k, top_p=top_p, temperature=temperature, seed=seed)
-    ids = encode_opening(model, prime) if hidden is None else encode_prime(model, prime)
+    primes = list(prime) if isinstance(prime, list) else [prime] * len(numbers)
+    encode = encode_opening if hidden is None else encode_prime
+    ids = {each: encode(model, each) for each in primes}
 
     @torch.no_grad()
     def characters() -> Iterator[Tensor]:
-        n = len(numbers)
-        logits, after = read_prime(model, ids, hidden)
-        states, fast = map_hidden(lambda h: h.repeat(1, n, 1), after), has_fast_step(model)
+        read = {each: read_prime(model, ids[each], hidden) for each in ids}  # equal ones once
+        logits = torch.cat([read[each][0] for each in primes])
+        states = side_by_side([read[each][1] for each in primes])
+        fast = has_fast_step(model)
         step = Decoder(model, states, dtype).step if fast else plain_step(model, states)
         n_tokens = logits.shape[1]
         noise = Noise(seed, numbers, min(top_k or n_tokens, n_tokens), logits.device)
@@ -384,7 +395,7 @@ def generate(
             return draw(logits, top_k, top_p, temperature, noise.take())
 
         noise.prepare()
-        chosen = chosen_from(logits.repeat(n, 1))
+        chosen = chosen_from(logits)
         yield chosen.clone()
 
         def advance() -> None:

@@ -198,6 +198,19 @@ def test_streams_do_not_disturb_each_other(dtype: torch.dtype) -> None:
     assert not torch.equal(ids[:, 0], ids[:, 1])
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "relu"])
+def test_texts_with_primes_of_their_own(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CELLS, "relu", partial(nn.RNN, nonlinearity="relu"))
+    model = make(cell)
+    primes = ["a", "bad cab", "gh", "a"]
+    ids = torch.stack(list(islice(generate(model, primes, range(1, 5), seed=1), 40)), dim=1)
+    for number, (prime, row) in enumerate(zip(primes, ids, strict=True), 1):
+        numbers = range(number, number + 1)
+        alone = islice(generate(model, prime, numbers, seed=1), 40)
+        assert torch.equal(row, torch.cat(list(alone)))
+    assert len({tuple(row.tolist()) for row in ids}) == 4
+
+
 def expected_p(logits: Tensor, top_k: int, top_p: float, temperature: float) -> Tensor:
     """The distribution to draw from, one character at a time."""
     p = (logits.double() / temperature).softmax(0).tolist()

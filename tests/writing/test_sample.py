@@ -227,6 +227,48 @@ def test_text_n_depends_on_the_seed_and_n_alone(run: Program) -> None:
     assert four == ["ab" + text for text in whole[:4]]
 
 
+def test_each_line_of_primes_is_gone_on_from(run: Program, folder: Path) -> None:
+    lines = ["ab", "a cab", "j", "ab"] + ["bad" * (i % 5 + 1) for i in range(66)]
+    (folder / "primes.txt").write_text("\n".join(lines) + "\n")
+    flags = ("--seed", "5", "--size", "30", "--dtype", "float32")
+    many = ("--primes", "primes.txt", *flags)
+
+    def texts(*flags: str) -> list[tuple[str, str]]:
+        return [(line["prime"], line["text"]) for line in map(json.loads, run(*flags).splitlines())]
+
+    found = texts(*many, "--json")
+    assert [prime for prime, _ in found] == lines
+    alone = texts("--prime", "ab", *flags, "--json", "--num-samples", "4")
+    assert [found[0], found[3]] == [alone[0], alone[3]]  # text n of a prime, whatever the others
+    alone = texts("--prime", "bad" * 5, *flags, "--json", "--num-samples", "69")
+    assert found[68] == alone[68]  # of the second block
+    plain = run(*many)
+    for number, (prime, text) in enumerate(found, 1):
+        rule = f"======== sample {number} of 70 ========\n" if number > 1 else ""
+        assert plain.startswith(f"{rule}{prime}{text}\n")
+        plain = plain.removeprefix(f"{rule}{prime}{text}\n")
+    assert plain == "" and run(*many, "--out", "out.txt") == ""
+    assert (folder / "out.txt").read_text() == run(*many)
+    stopped = texts(*many, "--json", "--stop", "c")
+    assert stopped == [(prime, text.partition("c")[0]) for prime, text in found]
+    two_each = texts(*many, "--json", "--num-samples", "2")
+    assert [prime for prime, _ in two_each] == [prime for prime in lines for _ in range(2)]
+    assert two_each[:2] == texts("--prime", "ab", *flags, "--json", "--num-samples", "2")
+
+
+def test_a_line_of_primes_that_cannot_be_read_is_named(run: Program, folder: Path) -> None:
+    (folder / "primes.txt").write_bytes("\ufeffa\\nb\r\ncQd".encode())
+    assert run("--primes", "primes.txt", "--escapes", "--size", "0").startswith("a\nb\n=")
+    assert run.errors.count("\n") == 1 and "--primes, line 2: the model never saw 'Q'" in run.errors
+    for text, reason in (("", "line 1 is empty"), ("a\n\nb", "line 2 is empty"), ("\nQ", "line 1")):
+        (folder / "primes.txt").write_text(text)
+        assert f"--primes, {reason}" in run.refused("--primes", "primes.txt")
+    assert "missing.txt" in run.refused("--primes", "missing.txt")
+    assert "is read" in run.refused("--primes", "primes.txt", "--out", "primes.txt")
+    assert "--interactive" in run.refused("--primes", "primes.txt", "--interactive")
+    assert "not allowed with" in run.refused("--primes", "primes.txt", "--prime", "a")
+
+
 def test_json_has_the_text_as_it_is_and_its_bits(run: Program) -> None:
     flags = ("--prime", "ab", "--size", "30", "--seed", "2", "--num-samples", "2", "--json")
     out = run(*flags)
