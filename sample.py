@@ -67,15 +67,23 @@ def parser() -> Parser:
         help="end each text before the first place where it would write this; may be repeated",
     )
     text.add_argument(
+        "--stop-after",
+        metavar="TEXT",
+        action="append",
+        help="end each text after the first place where it writes this; may be repeated",
+    )
+    text.add_argument(
         "--escapes",
         action="store_true",
-        help=r"read \n, \t, \\ and \uXXXX in --prime, --primes, --stop and --turn as Python does",
+        help=r"read \n, \t, \\ and \uXXXX in --prime, --primes, --stop, --stop-after, --separator "
+        "and --turn as Python does",
     )
     text.add_argument(
         "--size",
         metavar="N",
         type=RANGES["size"],
-        help="new characters, with --stop at most (default: 1000; 300 a reply in a conversation)",
+        help="new characters, fewer where a stop ends a text (default: 1000; 300 a reply in a "
+        "conversation)",
     )
     drawing = p.add_argument_group("drawing")
     drawing.add_argument(
@@ -110,6 +118,12 @@ def parser() -> Parser:
         type=RANGES["num_samples"],
         default=1,
         help="texts (of each prime), with a line between them that says which is next",
+    )
+    output.add_argument("--only-new", action="store_true", help="write each text without its prime")
+    output.add_argument(
+        "--separator",
+        metavar="TEXT",
+        help="write this between two texts and nothing else, but for a line end after the last",
     )
     output.add_argument(
         "--json",
@@ -221,21 +235,39 @@ def blocks_of(primes: list[str], num_samples: int, size: int) -> Iterator[tuple[
 
 
 def write_texts(
-    write: Write, model: CharRNN, primes: list[str], num_samples: int, **options: Any
+    write: Write,
+    model: CharRNN,
+    primes: list[str],
+    num_samples: int,
+    only_new: bool,
+    separator: str | None,
+    **options: Any,
 ) -> None:
-    """Write texts after their primes, with a ``title`` between two; each block's first as it is
-    drawn."""
-    total = len(primes) * num_samples
+    """Write texts after their primes, or with ``only_new`` without; each block's first as it is
+    drawn. Between two stands ``separator`` (None: a line end and a ``title``), and after the last a
+    line end, unless it ends with one and has a ``separator``."""
+    total, shown = len(primes) * num_samples, ""
+
+    def before(number: int) -> str:
+        if number == 1:
+            return ""
+        return "\n" + title(model, number, total) if separator is None else separator
+
     for numbers, block in blocks_of(primes, num_samples, options["size"]):
-        write((title(model, numbers[0], total) if numbers[0] > 1 else "") + block[0])
-        others = [[prime] for prime in block[1:]]
+        heads = ["" if only_new else prime for prime in block]
+        write(before(numbers[0]) + heads[0])
+        shown = heads[0]
+        others = [[head] for head in heads[1:]]
         for first, *rest in generate_text(model, block, numbers=numbers, **options):
             write(first)
+            shown = first or shown
             for pieces, piece in zip(others, rest, strict=True):
                 pieces.append(piece)
-        write("\n")
         for number, pieces in zip(numbers[1:], others, strict=True):
-            write(f"{title(model, number, total)}{''.join(pieces)}\n")
+            shown = "".join(pieces)
+            write(before(number) + shown)
+    if separator is None or not shown.endswith("\n"):
+        write("\n")
 
 
 def write_json(
@@ -267,9 +299,17 @@ def known_primes(model: CharRNN, args: argparse.Namespace) -> list[str]:
 
 def check_combination(args: argparse.Namespace) -> None:
     """Raises UserError for flags that cannot be given together."""
-    others = args.out is not None or args.primes is not None or args.json or args.num_samples > 1
-    if args.interactive and others:
-        raise UserError("--interactive: leave out --out, --primes, --json and --num-samples")
+    apart = args.only_new or args.separator is not None
+    many = args.out is not None or args.primes is not None or args.num_samples > 1
+    if args.interactive and (args.json or apart or many):
+        raise UserError(
+            "--interactive: leave out --out, --primes, --json, --num-samples, --only-new and "
+            "--separator"
+        )
+    if args.json and apart:
+        raise UserError(
+            "--json: leave out --only-new and --separator; its lines have prime and new text apart"
+        )
     if args.interactive and args.prime_file == "-":
         raise UserError("--prime-file -: a conversation reads stdin; name a file")
     if args.turn is not None and (not args.interactive or args.turn.count("{}") != 1):
@@ -294,6 +334,9 @@ def main(argv: list[str] | None = None) -> None:
     options = {
         "size": size,
         "stop": [spelled(model, text, "--stop", args.escapes) for text in args.stop or ()],
+        "stop_after": [
+            spelled(model, text, "--stop-after", args.escapes) for text in args.stop_after or ()
+        ],
         "top_k": args.top_k,
         "top_p": args.top_p,
         "temperature": args.temperature,
@@ -311,10 +354,19 @@ def main(argv: list[str] | None = None) -> None:
         conversation = Conversation(model, options, write, typed, (before, after))
         converse(conversation, primes[0] if primes else None)
         return
-    write_all = write_json if args.json else write_texts
+    separator = args.separator
+    if separator is not None and args.escapes:
+        separator = unescape(separator, "--separator")
+    elif separator is not None and "\\" in separator:
+        say("--separator: a backslash is written as it is; for \\n to be a line end give --escapes")
     with open_output(args.out) if args.out is not None else nullcontext() as file:
         primes = primes or [default_prime(model)]
-        write_all(text_writer(file), model, primes, args.num_samples, **options)
+        write = text_writer(file)
+        if args.json:
+            write_json(write, model, primes, args.num_samples, **options)
+        else:
+            only_new = args.only_new
+            write_texts(write, model, primes, args.num_samples, only_new, separator, **options)
 
 
 if __name__ == "__main__":

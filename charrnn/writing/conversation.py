@@ -12,7 +12,7 @@ from charrnn.network.model import CharRNN, Hidden
 from charrnn.system.console import Terminal, say
 from charrnn.writing.generation import (
     RANGES,
-    TextBefore,
+    StoppedText,
     default_prime,
     encode_opening,
     encode_prime,
@@ -39,8 +39,8 @@ class Conversation:
         understand: Callable[[str], str],
         turn: tuple[str, str] = ("", ""),
     ) -> None:
-        """``options``: as ``generate`` takes them, with ``size`` and ``stop``. What is typed goes
-        through ``understand`` and between the two of ``turn``, what is written to ``write``."""
+        """``options``: as ``generate_text`` takes them. A line that is typed goes through
+        ``understand`` and between the two of ``turn``; texts are given to ``write``."""
         self.model, self.options, self.write, self.understand = model, options, write, understand
         self.before, self.after = turn
         self.replies = 0  # since the seed was set: reply n is as random as text n
@@ -88,7 +88,8 @@ class Conversation:
         self.write(text)
         start = self.last + self.unread(text) or default_prime(self.model)
         options = dict(self.options)
-        size, reply = options.pop("size"), TextBefore(tuple(options.pop("stop")))
+        size = options.pop("size")
+        reply = StoppedText(options.pop("stop"), options.pop("stop_after", ()))
         self.replies += 1
         number = range(self.replies, self.replies + 1)
         drawn = shown = ""

@@ -263,9 +263,9 @@ def sample(
     dtype: str | torch.dtype = "auto",
     **options: Any,
 ) -> str | list[str]:
-    """``prime`` (in its ``known_form``) and exactly ``size`` new characters, or fewer where one of
-    ``stop`` would follow: what sample.py prints for the same values, which have its defaults. With
-    ``num_samples`` a list of so many texts.
+    """Return ``prime`` (in its ``known_form``) and exactly ``size`` new characters, or fewer where
+    one of ``stop`` or ``stop_after`` ends the text; with ``num_samples`` a list of so many texts.
+    sample.py prints the same for the same values, and has the same defaults.
 
     ``options`` as ``generate_text`` and ``generate`` take them. The prime (None: that of
     ``default_prime``) is read after a line end, which the text does not show. Raises UserError when
@@ -300,20 +300,23 @@ def generate_text(
     size: int,
     numbers: range = ONE,
     stop: str | Sequence[str] = (),
+    stop_after: str | Sequence[str] = (),
     **options: Any,
 ) -> Iterator[list[str]]:
     """Yield lists of strings: the next piece of each text of ``numbers``, after ``prime`` or, if
     that is a list, after its own one.
 
-    A text ends after ``size`` characters, or before the one of ``stop`` that it would complete
-    first (what the prime ends with does not count). ``options`` as ``generate`` takes them; the
-    same errors.
+    A text ends after ``size`` characters, or with the first one of ``stop`` or ``stop_after`` that
+    is complete (what the prime ends with does not count): before that of ``stop``, after that of
+    ``stop_after``. ``options`` as ``generate`` takes them; the same errors.
     """
     check_numbers(size=size)
-    stop = (stop,) if isinstance(stop, str) else stop
-    stops = tuple(known_form(model, text, "stop") for text in stop)
+    stops, stops_after = (
+        [known_form(model, text, name) for text in ((texts,) if isinstance(texts, str) else texts)]
+        for name, texts in (("stop", stop), ("stop_after", stop_after))
+    )
     steps = islice(generate(model, prime, numbers, **options), size)
-    texts = [TextBefore(stops) for _ in numbers]
+    texts = [StoppedText(stops, stops_after) for _ in numbers]
     # each look at what was drawn waits for the device, and costs time for each text
     at_a_time = 1 if len(numbers) == 1 and model.fc.weight.is_cpu else 16
     while any(text.goes_on for text in texts) and (ids := list(islice(steps, at_a_time))):
@@ -323,21 +326,27 @@ def generate_text(
     yield [text.held for text in texts]  # no stop came of it
 
 
-class TextBefore:
-    """A text that ends before the one of ``stops`` that is complete first (of several that end at
-    once, the longest), given in pieces of any length."""
+class StoppedText:
+    """A text, given in pieces of any length, that ends as soon as one of its stops is complete:
+    before one of ``stops``, after one of ``stops_after``. Of several complete at once the one with
+    the shortest text counts."""
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        self.stops, self.held, self.goes_on = stops, "", True
+    def __init__(self, stops: Sequence[str], stops_after: Sequence[str] = ()) -> None:
+        # each stop with how many of its characters belong to the text
+        self.stops = [(stop, 0) for stop in stops] + [(stop, len(stop)) for stop in stops_after]
+        self.held, self.goes_on = "", True
 
     def add(self, new: str) -> str:
-        """What is now known to belong to the text; a stop that may have begun is held back."""
+        """Return what is now known to belong to the text; a stop that may have begun is held."""
         if not self.goes_on:
             return ""
         text = self.held + new
-        found = [(i + len(stop), i) for stop in self.stops if (i := text.find(stop)) >= 0]
+        starts = [(text.find(stop), stop, kept) for stop, kept in self.stops]
+        found = [(i + len(stop), i + kept) for i, stop, kept in starts if i >= 0]
         self.goes_on = not found
-        begun = (n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n]))
+        begun = (
+            n for stop, _ in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])
+        )
         end = min(found)[1] if found else len(text) - max(begun, default=0)
         self.held = "" if found else text[end:]
         return text[:end]

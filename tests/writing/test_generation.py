@@ -26,7 +26,7 @@ from charrnn.text.vocabulary import UNKNOWN
 from charrnn.writing.decoder import Decoder, has_fast_step, plain_step
 from charrnn.writing.generation import (
     SIZE,
-    TextBefore,
+    StoppedText,
     default_prime,
     draw,
     encode_prime,
@@ -374,32 +374,51 @@ def test_a_large_vocabulary_takes_little_memory() -> None:
     assert grown < 200_000  # KB; [V, V] alone would be 1.6 GB
 
 
-def first_of(text: str, stops: list[str]) -> str:
-    """The definition: read on until one of the stops is complete, the longest of them."""
+def first_of(text: str, stops: list[str], stops_after: tuple[str, ...] = ()) -> str:
+    """The definition: read on until a stop is complete, then leave out the longest of those before
+    which a text ends, if there is one."""
     for end in range(len(text) + 1):
-        if complete := [len(stop) for stop in stops if text[:end].endswith(stop)]:
-            return text[: end - max(complete)]
+        complete = [len(stop) for stop in stops if text[:end].endswith(stop)]
+        if complete or any(text[:end].endswith(stop) for stop in stops_after):
+            return text[: end - max(complete, default=0)]
     return text
 
 
 @pytest.mark.parametrize(
-    "stops", [[], ["b"], ["ab"], ["aab", "ba"], ["abab"], ["bb", "b"], ["abaab", "aa"], ["ab", "b"]]
+    ("stops", "after"),
+    [
+        ([], ()),
+        (["b"], ()),
+        (["ab"], ()),
+        (["aab", "ba"], ()),
+        (["abab"], ()),
+        (["bb", "b"], ()),
+        (["abaab", "aa"], ()),
+        (["ab", "b"], ()),
+        ([], ("aab",)),
+        ([], ("bb", "aba")),
+        (["bb"], ("baa", "abb")),
+        (["abb"], ("bb", "b")),
+    ],
 )
 @pytest.mark.parametrize("length", [1, 2, 5])
-def test_a_text_ends_before_the_first_stop(stops: list[str], length: int) -> None:
+def test_a_text_ends_at_the_first_stop(
+    stops: list[str], after: tuple[str, ...], length: int
+) -> None:
     for number in range(200):
         ids = torch.randint(3, (30,), generator=seeded(number)).tolist()
         whole = "".join("aab"[i] for i in ids)
-        text, shown = TextBefore(tuple(stops)), ""
+        text, shown = StoppedText(stops, after), ""
         for i in range(0, 30, length):
             if text.goes_on:
                 shown += text.add(whole[i : i + length])
                 known = whole[: i + length]
-                assert first_of(whole, stops).startswith(shown)
-                assert text.goes_on == (first_of(known, stops) == known)
-                held_back = len(first_of(known, stops)) - len(shown)
-                assert held_back < max(map(len, stops), default=1)
-        assert shown + text.held == first_of(whole, stops)
+                assert first_of(whole, stops, after).startswith(shown)
+                ended = first_of(known + "c", stops, after) != known + "c"
+                assert text.goes_on != ended
+                held_back = len(first_of(known, stops, after)) - len(shown)
+                assert held_back < max(map(len, (*stops, *after)), default=1)
+        assert shown + text.held == first_of(whole, stops, after)
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])
@@ -415,6 +434,9 @@ def test_generated_texts_end_before_a_stop_or_at_size(num_samples: int) -> None:
     stop = (whole[0][40:43], whole[-1][60:62])
     assert texts(stop) == [first_of(text, list(stop)) for text in whole]
     assert sample(model, 100, "a", stop=("a", "b", "c"), seed=1).count("a") == 1
+    after = sample(model, 100, "a", stop_after="b", seed=1, top_k=0)
+    plain = sample(model, 100, "a", seed=1, top_k=0)
+    assert after == "a" + first_of(plain[1:], [], ("b",)) and after.endswith("b")
 
 
 def test_dropout_is_off_and_the_model_left_training() -> None:

@@ -129,6 +129,50 @@ def test_stop_ends_a_text_before_its_first_occurrence(run: Program) -> None:
     assert run("--prime", "ab", "--stop", "ab", "--seed", "1").startswith("ab")
 
 
+def test_stop_after_ends_a_text_after_its_first_occurrence(run: Program) -> None:
+    flags = ("--prime", "a", "--seed", "3", "--top-k", "0", "--size", "300")
+    new = run(*flags)[1:-1]
+    stop, earlier = new[120:123], new[60:62]
+    expected = new[: new.find(stop) + 3]
+    assert run(*flags, "--stop-after", stop) == f"a{expected}\n"
+    both = ("--stop-after", stop, "--stop", earlier)
+    assert run(*flags, *both) == f"a{new[: new.find(earlier)]}\n"
+    assert run(*flags, "--stop-after", r"\n", "--escapes") == f"a{new[: new.find(chr(10)) + 1]}\n"
+    talk = run("--interactive", *flags[2:], "--stop-after", stop, given="a\n")
+    assert talk == f"a{expected}\n"
+    assert "--stop-after: the model never saw 'Q'" in run.refused("--stop-after", "Q")
+
+
+@pytest.mark.parametrize("n", [1, 3, 70])
+@pytest.mark.parametrize("separator", ["", "\n", "-|-"])
+def test_only_new_text_and_a_separator_alone(run: Program, n: int, separator: str) -> None:
+    flags = ("--prime", "ab", "--size", "30", "--seed", "1", "--num-samples", str(n))
+    lines = [json.loads(line) for line in run(*flags, "--json").splitlines()]
+    texts = [line["text"] for line in lines]
+    last = "" if texts[-1].endswith("\n") else "\n"
+    between = (f"--separator={separator}",)
+    assert run(*flags, "--only-new", *between) == separator.join(texts) + last
+    assert run(*flags, *between) == separator.join("ab" + text for text in texts) + last
+    whole = run(*flags)
+    for text in texts:
+        whole = whole.replace(f"ab{text}\n", f"{text}\n", 1)
+    assert run(*flags, "--only-new") == whole
+
+
+def test_texts_that_end_with_a_line_end_are_lines(run: Program, folder: Path) -> None:
+    """Names come out one a line, whether the line ends are the model's or the separator's."""
+    flags = ("--prime", r"\n", "--escapes", "--seed", "1", "--num-samples", "9", "--only-new")
+    own = run(*flags, "--stop-after", r"\n", "--separator", "")
+    assert own == run(*flags, "--stop", r"\n", "--separator", r"\n")
+    assert own.count("\n") == 9 and len(set(own.splitlines())) == 9
+    assert run(*flags[:-1], "--separator", r"\u0000", "--size", "0") == "\0".join("\n" * 9)
+    run("--separator", r"\n", "--size", "1")
+    assert "--separator" in run.errors and "--escapes" in run.errors
+    for flag in (("--only-new",), ("--separator", "")):
+        assert "--json: leave out" in run.refused("--json", *flag)
+        assert "--interactive: leave out" in run.refused("--interactive", *flag)
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
