@@ -1,4 +1,4 @@
-"""README and docs/ say what is so: names of tests, links, keys of files, lengths."""
+"""README and docs/ say what is so: names of tests, links, flags, keys of files, lengths."""
 
 import ast
 import json
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from runs import ROOT, run_in
+
+from sample import parser
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCS += sorted((ROOT / "benchmarks").rglob("*.md"))
@@ -68,6 +70,25 @@ def first_column(path: str, after: str) -> set[str]:
     return {
         key for row in table.splitlines()[1:] for key in re.findall(r"`(\w+)`", row.split("|")[1])
     }
+
+
+def test_flags_of_sample_and_their_defaults_are_those_of_the_docs() -> None:
+    """train.py's are compared in test_settings.py, with the table of settings."""
+    expected = {}
+    for action in parser()._actions:
+        named = re.search(r"\(default: (.*)\)$", action.help or "")
+        default = {None: "", False: "off"}.get(action.default, str(action.default))
+        expected[action.option_strings[-1]] = named[1] if named else default.removesuffix(".0")
+    del expected["--help"]
+    text = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8")
+    table = text.partition("| `sample.py` |")[2].partition("\n\n")[0]
+    for row in table.splitlines()[2:]:
+        cells = row.split("|")
+        flags, shown = re.findall(r"`(--[a-z-]+)", cells[1]), cells[-2].strip().replace("`", "")
+        defaults = [expected.pop(flag) for flag in flags]  # KeyError: sample.py has no such flag
+        assert defaults[0] == shown, flags
+        assert {*defaults} <= {shown, ""}, flags
+    assert not expected, "not in docs/flags.md"
 
 
 def test_keys_of_a_runs_files_are_those_of_the_docs(tmp_path: Path) -> None:
