@@ -42,7 +42,7 @@ from charrnn.training.batches import Batches
 from charrnn.training.budget import Budget, seconds_per_step
 from charrnn.training.distributed import Distributed
 from charrnn.training.flags import parse_args
-from charrnn.training.optimizer import make_optimizers, step_unless
+from charrnn.training.optimizer import make_optimizers
 from charrnn.training.settings import check_given, new_settings, resolve_settings, resume_settings
 from charrnn.training.state import TrainState
 from charrnn.writing.generation import default_prime, encode_prime
@@ -96,8 +96,12 @@ def train_step(
             gradient.div_(scale)
     # so that one steep region cannot throw the weights far away
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    bad = ~norm.isfinite()  # a gradient that is not finite must change nothing
-    step_unless(bad, optimizers)
+    # a gradient that is not finite must change nothing: an optimizer skips the step if its
+    # found_inf is 1 (GradScaler sets it, too), on the device, so that nobody waits for the answer
+    bad = ~norm.isfinite()
+    for optimizer in optimizers:
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        optimizer.step()
     return loss.detach(), bad, map_hidden(lambda h: h.where(~bad, 0), hidden)
 
 
@@ -206,10 +210,8 @@ def train(
         report.header(settings, model, batches, val_ids, held_out, dtype, budget, progress)
         report.say(*device_notes(settings.device, device), *corpus.notes, *advice(corpus), *notes)
         files.save(state)
-        if not dist.is_main:
-            torch.manual_seed(
-                settings.seed + dist.rank + progress.step
-            )  # so that each drops other units
+        if not dist.is_main:  # each process drops other units
+            torch.manual_seed(settings.seed + dist.rank + progress.step)
 
         # the loop
         began = time.perf_counter() - progress.seconds
