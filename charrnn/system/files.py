@@ -19,9 +19,8 @@ except ImportError:  # on Windows, where an open file cannot be removed either
     fcntl = None  # type: ignore[assignment]
 
 RUN_SUFFIXES = (".net", ".resume", ".jsonl")  # of the files that a run writes
-NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(
-    os, "O_NONBLOCK", 0
-)  # and not waiting for a FIFO
+# flags of os.open to follow no link, and not to wait for the other end of a FIFO
+NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 ADVICE = {  # by the number of the system's error
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",

@@ -80,8 +80,8 @@ class TrainState:
         return loss / steps if steps else math.nan
 
     def mean_loss_since_evaluation(self) -> float:
-        """Return the same since the last call of this method, for the steps that ``mean_loss`` has
-        read."""
+        """Return the mean training loss since the last call of this method, NaN without a good step.
+        Steps are counted once ``mean_loss`` has read them."""
         progress = self.progress
         mean = progress.loss_sum / progress.loss_steps if progress.loss_steps else math.nan
         progress.loss_sum, progress.loss_steps = 0.0, 0
@@ -124,7 +124,7 @@ class TrainState:
         check_like({k: v for k, v in saved.items() if k != "progress"}, expected, where)
         check_moments(saved["optimizers"], progress.step, where)
         try:
-            if self.dist.is_main:  # the state is its; other processes have their own
+            if self.dist.is_main:  # whose state was saved; the others keep their own
                 torch.set_rng_state(saved["rng"])
                 if self.device.type == "cuda" and isinstance(cuda_rng, Tensor) and len(cuda_rng):
                     torch.cuda.set_rng_state(cuda_rng, self.device)
