@@ -57,9 +57,8 @@ class Parser(argparse.ArgumentParser):
         for arg in args:
             flag, equals, value = arg.partition("=")
             hyphens = flag.replace("_", "-")
-            spelled.append(
-                hyphens + equals + value if hyphens in self._option_string_actions else arg
-            )
+            is_flag = hyphens in self._option_string_actions
+            spelled.append(hyphens + equals + value if is_flag else arg)
         return super().parse_known_args(spelled, namespace)
 
     def error(self, message: str) -> NoReturn:

@@ -31,13 +31,13 @@ class Number:
         return above and (value < self.high if self.exclusive_max else value <= self.high)
 
     def __str__(self) -> str:
-        words = ["a whole number" if self.kind is int else "a number"]
+        limits = []
         if self.low > -inf:
-            words.append(f"{'above' if self.exclusive_min else 'at least'} {self.low}")
+            limits.append(f"{'above' if self.exclusive_min else 'at least'} {self.low}")
         if self.high < inf:
-            high = f"{'below' if self.exclusive_max else 'at most'} {self.high}"
-            words.append(f"and {high}" if self.low > -inf else high)
-        return " ".join(words)
+            limits.append(f"{'below' if self.exclusive_max else 'at most'} {self.high}")
+        kind = "a whole number" if self.kind is int else "a number"
+        return f"{kind} {' and '.join(limits)}".rstrip()
 
     def __call__(self, text: str) -> float:
         """Return the number that ``text`` spells. Raises ArgumentTypeError if it is not allowed."""
@@ -66,7 +66,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Choice:
-    """The names in a collection, which may grow later, as that of the cells does."""
+    """The names in a collection, which may grow later, for example that of the cells."""
 
     names: Collection[str]
 
@@ -90,8 +90,8 @@ TRUE_OR_FALSE = Rule(lambda v: type(v) is bool, "True or False")
 def one_of(
     values: Number | Rule | Choice, default: Any = MISSING, optional: bool = False, **more: Any
 ) -> Any:
-    """Return a dataclass field whose values obey a rule, or may be None where ``optional`` or the
-    default is. ``more`` is put into the field's metadata."""
+    """Return a dataclass field whose values obey a rule, or which may be None if ``optional`` is
+    true or None is the default. ``more`` is put into the field's metadata."""
     optional = optional or default is None
     return field(default=default, metadata={"values": values, "optional": optional, **more})
 
@@ -108,7 +108,7 @@ def check_fields(kind: type, values: Any, where: str) -> None:
     known = {f.name: f for f in fields(kind) if "values" in f.metadata}
     for name, value in values.items():
         if name not in known:
-            raise UserError(f"{where}: {brief(name)} is no such name")
+            raise UserError(f"{where}: {brief(name)} is not a known name")
         check_value(name, value, known[name].metadata, where)
     for name, each in known.items():
         if name not in values and each.default is MISSING:

@@ -72,8 +72,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 HELD_OUT, MOST_HELD_OUT = 0.1, 200_000  # share and characters of the text, in every preset
-# of the laptop preset. Its steps are small: with minutes to spend, updates are what is short
-BATCH_SIZE, SEQ_LENGTH = 32, 64  # where the text is long enough
+# of the laptop preset, whose steps are small, since a few minutes allow few updates
+BATCH_SIZE, SEQ_LENGTH = 32, 64  # if the text is long enough
 FEWEST_STEPS = 2400  # for which a model of 512 x 2 is chosen
 MOST_DROPOUT = 0.3  # however often a text is read
 LEAST_LR, MOST_LR = 0.004, 0.034
@@ -94,9 +94,9 @@ def setting(
 ) -> Any:
     """Return a field of Settings that has a flag.
 
-    ``shown`` is the default in words, where its value does not say enough or the laptop preset
-    works it out. ``changeable``: a resumed run may have another value. ``stored``: the model's file
-    has it, because it decides numbers; names of this machine's files and devices do not.
+    ``shown`` is the default in words, for --help, if its value does not say enough or the laptop
+    preset works it out. A resumed run may change a ``changeable`` setting. The model's file has the
+    ``stored`` ones, which decide its numbers; the others are names of files and devices.
     """
     words = {"group": group, "help": help, "metavar": metavar, "shown": shown}
     return one_of(values, default, optional, **words, changeable=changeable, stored=stored)
@@ -109,28 +109,28 @@ files = partial(setting, "files", stored=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides how a run goes; saved with it, so that it can be resumed.
+    """All settings of a run. They are saved with it, so that it can be resumed.
 
-    The model's file has the stored ones in this order, so another order gives other bytes.
+    Their order is that of the model's file: another order gives other bytes.
     """
 
     data: list[str] | None = text(  # noqa: RUF009, it makes a dataclass field
         TEXTS,
-        "files, a folder, - for stdin, or python-docs, the manual that every Python ships; a "
-        "table is read as it is",
+        "text files, a folder, - for standard input, or python-docs, the manual that comes with "
+        "Python; a table is read unchanged",
         None,
         "PATH",
         "data/anna.txt, downloaded once",
         changeable=True,
         stored=False,
     )
-    encoding: str = text(TEXT, "of the text; UTF-16 and UTF-32 tell by themselves", "utf-8", "NAME")
+    encoding: str = text(TEXT, "of the text; UTF-16 and UTF-32 are recognised", "utf-8", "NAME")
     min_count: int = text(
-        COUNT, "characters seen less often are all learned as U+FFFD", 1, shown="1, none"
+        COUNT, "characters that occur less often are all learned as U+FFFD", 1, shown="1, none"
     )
     val_frac: float = text(
         BETWEEN_0_AND_1,
-        "share of the text to hold out, to judge the model by",
+        "share of the text to hold out, for the evaluations",
         metavar="P",
         shown=f"{HELD_OUT}, at most {MOST_HELD_OUT:,} characters",
     )
@@ -140,14 +140,18 @@ class Settings:
         "as =====) or files: some of them from all over it, chosen by --seed",
         "end",
     )
-    ckpt: str = files(TEXT, "where the model goes", "rnn.net", "FILE")
+    ckpt: str = files(TEXT, "file to write the model to", "rnn.net", "FILE")
     keep: str = files(
         Choice(("best", "all")),
-        "all: keep each evaluation's model, too, as CKPT.step001234.net",
+        "best: only the best model; all: also that of each evaluation, as CKPT.step001234.net",
         "best",
     )
     tensorboard: str | None = files(
-        TEXT, "write the log for TensorBoard, too; needs that package", None, "DIR", changeable=True
+        TEXT,
+        "folder to write the log to for TensorBoard, too; needs that package",
+        None,
+        "DIR",
+        changeable=True,
     )
     prime: str | None = files(
         TEXT,
@@ -159,9 +163,9 @@ class Settings:
     )
     preset: str = model(
         Choice(("auto", *PRESETS)),
-        "fills in every setting not given; notebook: the classic notebook's; laptop: learns most "
-        "in a few CPU minutes; accelerator: the notebook's model with a better recipe; auto: "
-        "laptop on a CPU, else accelerator",
+        "chooses every setting that is not given; notebook: the original notebook's; laptop: those "
+        "that learn most in a few minutes on a CPU; accelerator: the notebook's model with a "
+        "better recipe; auto: laptop on a CPU, else accelerator",
         "auto",
     )
     device: str = training(
@@ -169,7 +173,7 @@ class Settings:
         "auto, cpu, cuda, cuda:N or mps",
         "auto",
         "NAME",
-        "auto, the fastest there",
+        "auto: the fastest one",
         changeable=True,
         stored=False,
     )
@@ -189,19 +193,19 @@ class Settings:
     n_hidden: int = model(
         COUNT,
         "units per layer",
-        shown="512, up to 1024 where there is time, 256 or 384 for a short text that is read often",
+        shown="512, up to 1024 if there is time, 256 or 384 for a short text that is read often",
     )
     n_layers: int = model(
         COUNT,
         "recurrent layers",
-        shown=f"1, or 2 where there is time for {FEWEST_STEPS:,} steps, or to read a short text "
+        shown=f"1, or 2 if there is time for {FEWEST_STEPS:,} steps, or to read a short text "
         "four times",
     )
     drop_prob: float = model(
         BELOW_1,
         "share of each layer's output dropped in training",
         metavar="P",
-        shown=f"a fortieth for each time the text is read, {MOST_DROPOUT} at most",
+        shown=f"1/40 for each time the text is read, at most {MOST_DROPOUT}",
     )
     init_from: str | None = model(
         TEXT,
@@ -295,10 +299,8 @@ def check_given(given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            raise UserError(
-                f"{name}: no such argument"
-                + (f"; did you mean {near[0]}?" if near else "; train.py --help lists them")
-            )
+            advice = f"did you mean {near[0]}?" if near else "train.py --help lists them"
+            raise UserError(f"{name}: no such argument; {advice}")
         if value is None:
             continue
         if name == "data":
@@ -341,10 +343,7 @@ def reject_flags(names: Iterable[str], why: str) -> None:
 
 
 def resolve_settings(
-    given: dict[str, Any],
-    on_accelerator: bool,
-    n_chars: int,
-    step_time: StepTime,
+    given: dict[str, Any], on_accelerator: bool, n_chars: int, step_time: StepTime
 ) -> Settings:
     """Return the settings of a run: ``given`` is what ``new_settings`` or ``resume_settings``
     returned, and the preset fills in the rest. A resumed run has no rest.
