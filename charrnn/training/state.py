@@ -80,7 +80,7 @@ class TrainState:
         return loss / steps if steps else math.nan
 
     def mean_loss_since_evaluation(self) -> float:
-        """Return the mean training loss since the last call of this method, NaN without a good step.
+        """Return the mean training loss since the last call of this method, NaN if it has none.
         Steps are counted once ``mean_loss`` has read them."""
         progress = self.progress
         mean = progress.loss_sum / progress.loss_steps if progress.loss_steps else math.nan
