@@ -1,6 +1,7 @@
 """A whole run on a GPU that is not there: tensors without numbers that know their device. Whatever
 mixes devices, or reads a number within a step and so waits for the GPU, fails on every machine."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,9 +27,9 @@ from charrnn.writing import generation
 # forked process: so it is used before a device is made up
 torch.ones(1, requires_grad=True).backward()
 
-fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")
-python_dispatch = pytest.importorskip("torch.utils._python_dispatch")
 try:
+    from torch._subclasses import fake_tensor
+    from torch.utils import _python_dispatch as python_dispatch
     from torch.utils._pytree import tree_map_only
 
     unfaked = fake_tensor.unset_fake_temporarily
@@ -37,6 +38,8 @@ try:
     with FakeTensorMode():
         torch.zeros(1, device="cuda")
 except (AttributeError, ImportError, AssertionError, RuntimeError):
+    if "CI" in os.environ:  # nothing else checks the CUDA path on a machine without a GPU
+        raise
     pytest.skip("torch has no such fake tensors any more", allow_module_level=True)
 aten = torch.ops.aten
 train_step, sample = train.train_step, report.sample
