@@ -99,7 +99,7 @@ class Batches:
         self._start = int(torch.randint(spare + 1, (), generator=generator))
         whole, rest = divmod(self.per_epoch, self.segment)  # an incomplete segment is the last
         order = torch.randperm(whole, generator=generator).tolist()
-        self._epoch, self._order = epoch, order + [whole] * (rest > 0)
+        self._epoch, self._order = epoch, [*order, whole] if rest else order
         cold = torch.zeros(self.per_epoch, self.batch_size, dtype=torch.bool)
         cold.bernoulli_(self.cold_starts, generator=generator)
         cold[:: self.segment] = True

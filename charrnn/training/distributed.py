@@ -56,7 +56,8 @@ class Distributed:
         self.device = torch.device("cpu")
         if self.size == 1:
             return
-        others = f"waiting for {self.size - 1} more process" + "es" * (self.size > 2)
+        processes = "process" if self.size == 2 else "processes"
+        others = f"waiting for {self.size - 1} more {processes}"
         reminder = threading.Timer(QUIET, say, [others])
         reminder.daemon = True
         reminder.start()
