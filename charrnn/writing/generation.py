@@ -4,7 +4,7 @@ import math
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import Any, overload
 
 import numpy as np
@@ -365,7 +365,7 @@ def generate(
     numbers: range = ONE,
     top_k: int | None = None,
     top_p: float | None = None,
-    temperature: float = 1.0,
+    temperature: float | Callable[[int], float] = 1.0,
     seed: int | None = None,
     dtype: torch.dtype = torch.float32,
     hidden: Hidden | None = None,
@@ -375,7 +375,9 @@ def generate(
     ``prime``: of all texts, or a list of one for each. ``numbers``: of the N texts, since a text
     depends on the seed and on its own number (but for rounding: products of more rows may add up
     in another order). ``seed`` None: another each time.
-    ``top_k`` None: 5, or 0 (all) where ``top_p`` is given, a choice of its own. The weights are
+    ``top_k`` None: 5, or 0 (all) where ``top_p`` is given, a choice of its own. ``temperature``:
+    a number, or a function that returns it for the number of characters written so far, which is
+    slower on a GPU. The weights are
     those at the first character, whatever happens to the model then. ``hidden``: the state before
     the prime, ``[n_layers, 1, n_hidden]``; None: a text begins, so the prime is read from zeros and
     after a line end (``encode_opening``). Raises UserError at the call as ``known_form`` does, and
@@ -385,7 +387,9 @@ def generate(
         top_k = TOP_K if top_p is None else 0
     top_p = 1.0 if top_p is None else top_p
     seed = secrets.randbelow(2**63) if seed is None else seed
-    check_numbers(top_k=top_k, top_p=top_p, temperature=temperature, seed=seed)
+    check_numbers(top_k=top_k, top_p=top_p, seed=seed)
+    if not callable(temperature):
+        check_numbers(temperature=temperature)
     primes = list(prime) if isinstance(prime, list) else [prime] * len(numbers)
     encode = encode_opening if hidden is None else encode_prime
     ids = {each: encode(model, each) for each in primes}
@@ -399,9 +403,14 @@ def generate(
         step = Decoder(model, states, dtype).step if fast else plain_step(model, states)
         n_tokens = logits.shape[1]
         noise = Noise(seed, numbers, min(top_k or n_tokens, n_tokens), logits.device)
+        written = count()
 
         def chosen_from(logits: Tensor) -> Tensor:
-            return draw(logits, top_k, top_p, temperature, noise.take())
+            now = temperature
+            if callable(now):
+                now = float(now(next(written)))
+                check_numbers(temperature=now)
+            return draw(logits, top_k, top_p, now, noise.take())
 
         noise.prepare()
         chosen = chosen_from(logits)
@@ -410,7 +419,8 @@ def generate(
         def advance() -> None:
             chosen.copy_(chosen_from(step(chosen)))
 
-        if chosen.is_cuda and fast:
+        # a CUDA graph would go on with the temperature that it was captured with
+        if chosen.is_cuda and fast and not callable(temperature):
             noise.prepare()
             advance()  # outside the graph, to set the libraries up
             yield chosen.clone()

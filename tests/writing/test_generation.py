@@ -198,6 +198,29 @@ def test_streams_do_not_disturb_each_other(dtype: torch.dtype) -> None:
     assert not torch.equal(ids[:, 0], ids[:, 1])
 
 
+def test_a_temperature_may_follow_the_text() -> None:
+    model, asked = make(), []
+
+    def cool(written: int) -> float:
+        asked.append(written)
+        return 1.0 if written < 20 else 0
+
+    options = {"top_k": 0, "seed": 4, "dtype": "float32"}
+    text = sample(model, 40, "a", temperature=cool, **options)
+    assert asked == list(range(40))
+    assert text[:21] == sample(model, 20, "a", **options)  # as at 1.0
+    assert text == sample(model, 20, text[:21], temperature=0, **options)  # then the likeliest
+    with pytest.raises(UserError, match=r"temperature: -1\.0 is not"):
+        sample(model, 40, "a", temperature=lambda _: -1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_cuda_graph_keeps_no_temperature_that_follows_the_text() -> None:
+    model, options = make().cuda(), {"top_k": 0, "seed": 4, "dtype": "float32"}
+    text = sample(model, 40, "a", temperature=lambda n: 1.0 if n < 20 else 0, **options)
+    assert text == sample(model, 20, text[:21], temperature=0, **options)
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru", "relu"])
 def test_texts_with_primes_of_their_own(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CELLS, "relu", partial(nn.RNN, nonlinearity="relu"))
