@@ -34,6 +34,7 @@ from charrnn.text.corpus import LARGEST_VOCABULARY, load_corpus
 from charrnn.text.encodings import check_encoding, recognise
 from charrnn.text.sources import read_stream
 from charrnn.writing.generation import default_prime, next_char_probabilities
+from charrnn.writing.words import N_WORDS, next_word_probabilities
 
 SHOWN = 200  # characters of the longest copied run
 
@@ -73,7 +74,9 @@ def plain(value: object, depth: int = 4) -> Any:
     return f"<{type(value).__name__}>"
 
 
-def score_line(reader: Reader, line: str, top: int, end: bool) -> Iterator[dict[str, Any]]:
+def score_line(
+    reader: Reader, line: str, top: int, words: int, end: bool
+) -> Iterator[dict[str, Any]]:
     """The loss of a line of text for each model, read as after a line end; ``end``: that of the
     line end behind it as well.
 
@@ -99,9 +102,11 @@ def score_line(reader: Reader, line: str, top: int, end: bool) -> Iterator[dict[
         if len(points):
             scored |= {"loss": total * math.log(2) / len(points), "bpc": total / len(points)}
         scored["unknown"] = sum(map(unseen.get, unseen.keys() - net.char2int.keys()))
+        known = net.vocabulary.decode([begin, *ids[read].tolist()])
         if top:
-            known = net.vocabulary.decode([begin, *ids[read].tolist()])
             scored["top"] = dict(islice(next_char_probabilities(net, known).items(), top))
+        if words:
+            scored["words"] = next_word_probabilities(net, known, words)
         yield scored
 
 
@@ -123,7 +128,7 @@ def score_lines(models: list[LoadedModel], args: Namespace) -> None:
     """A line of JSON for each text, or for each line of standard input, and each model."""
     encoding, reader = check_encoding(args.encoding or "utf-8"), Reader(models)
     for line in lines_of_stdin(encoding) if args.text == ["-"] else args.text:
-        for scored in score_line(reader, line, args.top, args.end):
+        for scored in score_line(reader, line, args.top, args.words, args.end):
             print_json(scored)
 
 
@@ -192,6 +197,14 @@ def main(argv: list[str] | None = None) -> None:
     top = Number(int, 0, 1000)
     likeliest = "with --text: the N likeliest next characters"
     p.add_argument("--top", metavar="N", type=top, default=0, help=likeliest)
+    p.add_argument(
+        "--words",
+        metavar="N",
+        type=N_WORDS,
+        default=0,
+        help="with --text: the N likeliest continuations up to the next space or line end, or "
+        "fewer if they are hard to find",
+    )
     p.add_argument("--end", action="store_true", help="with --text: score each line's end as well")
     p.add_argument(
         "--copied",
@@ -211,6 +224,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("--text is scored alone; leave out --data and --surprise")
     if args.top and not args.text:
         raise UserError("--top N needs --text: the characters likely after it")
+    if args.words and not args.text:
+        raise UserError("--words N needs --text: the words likely after it")
     if args.end and not args.text:
         raise UserError("--end needs --text: the end of each line is scored")
     if args.surprise is not None:

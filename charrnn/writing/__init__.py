@@ -1,1 +1,1 @@
-"""State -> text: primes, drawing, the fast decoder, and the conversation."""
+"""State -> text: primes, drawing, the fast decoder, the conversation, and likely words."""

@@ -18,7 +18,13 @@ from browser import Browser, needs_browser, running_browser  # noqa: F401
 from page_cases import HOSTILE, Page, bigram_model, plain, save, spelled
 from runs import ROOT
 
-from charrnn import CharRNN, evaluate, next_char_probabilities, save_checkpoint
+from charrnn import (
+    CharRNN,
+    evaluate,
+    next_char_probabilities,
+    next_word_probabilities,
+    save_checkpoint,
+)
 from charrnn import eval as eval_program
 from charrnn.pages import surprise
 from charrnn.pages.surprise import predict, top_words, words_of
@@ -164,7 +170,8 @@ def test_lines_of_text_are_scored_and_the_likeliest_named(
     model, p = bigram_model(tokens)
     save_checkpoint("a.net", model)
     flags = ["--ckpt", "a.net", "--device", "cpu"]
-    assert eval_program.main([*flags, "--text", "abz", "--text", "g", "--top", "5"]) == 0
+    flags += ["--top", "5", "--words", "3"]
+    assert eval_program.main([*flags, "--text", "abz", "--text", "g"]) == 0
     first, second = lines_of(capsys)
     bits = -math.log2(p[0, 1]) - math.log2(p[1, 2])  # a line begins after a newline
     with_z = bits - math.log2(p[2].min())  # as the least likely of those that the model knows
@@ -175,10 +182,12 @@ def test_lines_of_text_are_scored_and_the_likeliest_named(
         p[2].sort(descending=True).values[:5].tolist(), abs=1e-4
     )
     assert list(second["top"]) == list(next_char_probabilities(model, "g"))[:5]
+    assert first["words"] == next_word_probabilities(model, "ab", 3)  # z is not read
+    assert second["words"] == next_word_probabilities(model, "g", 3)
     feed(b"ab\r\n\ng")
-    assert eval_program.main([*flags, "--text", "-"]) == 0
+    assert eval_program.main([*flags[:4], "--text", "-"]) == 0
     ab, empty, g = lines_of(capsys)
-    assert ab["bits"] == pytest.approx(bits, abs=1e-3) and "top" not in ab
+    assert ab["bits"] == pytest.approx(bits, abs=1e-3) and not {"top", "words"} & set(ab)
     assert (empty["loss"], empty["bits"], empty["chars"]) == (None, 0, 0)
     assert g["bits"] == pytest.approx(second["bits"], abs=1e-6)
 
