@@ -42,7 +42,7 @@ Write = Callable[[str], object]
 
 
 def parser() -> Parser:
-    """Every flag with its default."""
+    """Return the parser, with every flag and its default."""
     p = Parser("Generate text from a model that train.py made. Only text goes to stdout.")
     text = p.add_argument_group("text")
     text.add_argument("--ckpt", metavar="FILE", default="rnn.net", help="the model")
@@ -58,7 +58,7 @@ def parser() -> Parser:
     prime.add_argument(
         "--primes",
         metavar="FILE",
-        help="go on from each line of a UTF-8 file, in order: a text for each; - is stdin",
+        help="the same from each line of a UTF-8 file, in order: a text for each; - is stdin",
     )
     text.add_argument(
         "--stop",
@@ -150,7 +150,7 @@ def parser() -> Parser:
 
 
 def unescape(text: str, flag: str) -> str:
-    r"""``text`` with \n, \t, \\ and \uXXXX replaced. Raises UserError for any other backslash."""
+    r"""Replace \n, \t, \\ and \uXXXX in ``text``. Raises UserError for any other backslash."""
 
     def char(found: re.Match[str]) -> str:
         kind = found[1]
@@ -165,8 +165,11 @@ def unescape(text: str, flag: str) -> str:
 
 
 def spelled(model: CharRNN, text: str, flag: str, escapes: bool, leave_out: bool = False) -> str:
-    """What a flag means, in characters that the model knows. Raises UserError that names it, or
-    with ``leave_out`` says which characters are left out, while any are left."""
+    """Return the text given with a flag, in characters that the model knows.
+
+    Raises UserError that names the flag if there are others; with ``leave_out`` they are left out
+    and reported on stderr, unless nothing would be left.
+    """
     meant = unescape(text, flag) if escapes else text
     form = known = nearest_form(model, meant)
     hint = r"; for \n to be a line end give --escapes" if "\\" in text and not escapes else ""
@@ -212,7 +215,7 @@ def text_writer(file: BinaryIO | None) -> Write:
         if Terminal(sys.stdout).isatty():
             show = escape_control_chars
         file = getattr(sys.stdout, "buffer", None)
-    stream = codecs.getwriter("utf-8")(file, "backslashreplace") if file else sys.stdout
+    stream = codecs.getwriter("utf-8")(file, "backslashreplace") if file is not None else sys.stdout
 
     def write(text: str) -> None:
         stream.write(show(text))
@@ -222,7 +225,7 @@ def text_writer(file: BinaryIO | None) -> Write:
 
 
 def title(model: CharRNN, number: int, num_samples: int) -> str:
-    """The line before all but the first of several texts, of a character unknown to the model."""
+    """Return the line before a text, made with a character that the model does not know."""
     rule = 8 * next((mark for mark in "=~\u2500\u2550" if mark not in model.char2int), "=")
     return f"{rule} sample {number:,} of {num_samples:,} {rule}\n"
 
@@ -243,9 +246,11 @@ def write_texts(
     separator: str | None,
     **options: Any,
 ) -> None:
-    """Write texts after their primes, or with ``only_new`` without; each block's first as it is
-    drawn. Between two stands ``separator`` (None: a line end and a ``title``), and after the last a
-    line end, unless it ends with one and has a ``separator``."""
+    """Write texts, each after its prime unless ``only_new``; a block's first one as it is drawn.
+
+    ``separator`` stands between two of them (None: a line end and a ``title``). A line end follows
+    the last text, unless a separator is given and the text ends with a line end.
+    """
     total, shown = len(primes) * num_samples, ""
 
     def before(number: int) -> str:
@@ -283,8 +288,11 @@ def write_json(
 
 
 def known_primes(model: CharRNN, args: argparse.Namespace) -> list[str]:
-    """Return the primes that the flags give, in characters that the model knows, if any. Raises
-    UserError or OSError for a file that cannot be read, and for a prime with nothing known."""
+    """Return the primes that the flags give, if any, in characters that the model knows.
+
+    Raises UserError or OSError for a file that cannot be read, and UserError for a prime of which
+    the model knows no character.
+    """
     understand = partial(spelled, model, leave_out=True)
     if args.prime is not None:
         return [understand(args.prime, "--prime", args.escapes)]
@@ -293,8 +301,10 @@ def known_primes(model: CharRNN, args: argparse.Namespace) -> list[str]:
     if args.primes is None:
         return []
     lines = read_prime_file(args.primes).removesuffix("\n").split("\n")
-    numbered = enumerate(lines, 1)
-    return [understand(line, f"--primes, line {n}", args.escapes) for n, line in numbered]
+    return [
+        understand(line, f"--primes, line {number}", args.escapes)
+        for number, line in enumerate(lines, 1)
+    ]
 
 
 def check_combination(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Lines typed -> replies, each going on from all that came before."""
+"""Lines typed -> replies, each of which continues all that came before."""
 
 import argparse
 import sys
@@ -21,15 +21,15 @@ from charrnn.writing.generation import (
 )
 
 COMMANDS = {":size": "size", ":temp": "temperature", ":top-k": "top_k", ":top-p": "top_p"}
-HELP = """A line is read, and the model goes on from it; Enter alone goes on from the reply. A line
-that is to begin with a colon is typed with two. :size 300, :temp 0.7, :top-k 5, :top-p 0.9 (which
-sets :top-k 0) and :seed 1 do what the flags of these names do. :reset forgets all that was read and
-written, :help shows this, :quit or Ctrl-D ends.
+HELP = """The model continues the line that you type; Enter alone continues the reply. Type two
+colons to begin a line with one. :size 300, :temp 0.7, :top-k 5, :top-p 0.9 (which sets :top-k 0)
+and :seed 1 do what the flags of these names do. :reset forgets all that was read and written,
+:help shows this, :quit or Ctrl-D ends.
 """
 
 
 class Conversation:
-    """What was read and written so far, and how to go on."""
+    """A model that has read and written a text so far, and the options for its replies."""
 
     def __init__(
         self,
@@ -43,17 +43,18 @@ class Conversation:
         ``understand`` and between the two of ``turn``; texts are given to ``write``."""
         self.model, self.options, self.write, self.understand = model, options, write, understand
         self.before, self.after = turn
-        self.replies = 0  # since the seed was set: reply n is as random as text n
+        self.replies = 0  # since the seed was set; reply n has the random numbers of text n
         self.forget()
 
     def forget(self) -> None:
         """Begin again, as if nothing had been read or written."""
-        self.hidden: Hidden | None = None
-        self.last = ""  # character, which the state does not know yet
-        self.unseen = ""  # what was read of the last reply, but not shown: the stop that ended it
+        self.hidden: Hidden | None = None  # the state before the last character
+        self.last = ""  # character
+        self.unseen = ""  # the stop that ended the last reply: read, but not shown
 
     def take(self, line: str) -> bool:
-        """Do what a line asks for; False ends. Raises UserError for what cannot be done."""
+        """Carry out a command, or reply to any other line. Return False at the end of the
+        conversation. Raises UserError for a value or a character that is not possible."""
         name, _, value = line.partition(" ")
         if name == ":quit":
             return False
@@ -64,12 +65,12 @@ class Conversation:
         elif line.startswith(":") and not line.startswith("::"):
             say(HELP.rstrip("\n"))
         else:
-            said = self.understand(line.removeprefix(":")) if line else ""
-            self.reply(self.before + said + self.after if line else "")
+            typed = self.understand(line.removeprefix(":")) if line else ""
+            self.reply(self.before + typed + self.after if line else "")
         return True
 
     def set(self, name: str, value: str) -> None:
-        """Set an option for the replies to come. Raises UserError for a value out of range."""
+        """Set an option for later replies. Raises UserError for a value out of range."""
         try:
             number = RANGES[name](value.strip())
         except argparse.ArgumentTypeError as error:
@@ -77,13 +78,14 @@ class Conversation:
         self.options[name] = number
         if name == "seed":
             self.replies = 0
-        if name == "top_p":  # as with the flags: given alone it is not narrowed by top_k
+        if name == "top_p":  # given alone, as the flag is, it is not narrowed by top_k
             self.options["top_k"] = 0
 
     def reply(self, text: str) -> None:
-        """Go on from ``text``, or without it from the last character; ends with a line end.
+        """Write ``text`` and a reply to it, or if it is empty continue the last reply; then a line
+        end, unless there is one.
 
-        The model reads all that it draws, with the stop that ends its reply.
+        The model reads all characters that it draws, and so the stop that ends its reply, too.
         """
         self.write(text)
         start = self.last + self.unread(text) or default_prime(self.model)
@@ -111,8 +113,11 @@ class Conversation:
             self.hidden = read_prime(self.model, before, self.hidden)[1]
 
     def unread(self, text: str) -> str:
-        """What the model is to read for ``text``: not again what the last reply's stop ended with,
-        such as the name before a turn; and a turn begins on a line of its own."""
+        """Return the part of ``text`` that the model has not read yet.
+
+        The stop that ended the last reply may be the beginning of ``text``, such as the name before
+        a turn. A line end comes first if a turn would begin in the middle of a line.
+        """
         overlap = next(n for n in range(len(text), -1, -1) if self.unseen.endswith(text[:n]))
         mid_line = self.last not in ("", "\n") and "\n" in self.model.char2int
         if text and self.before and mid_line and not overlap:
@@ -121,10 +126,12 @@ class Conversation:
 
 
 def converse(conversation: Conversation, prime: str | None = None) -> None:
-    """Go on from ``prime``, then from lines of stdin until it ends. Raises UserError where there is
-    none.
+    """Reply to ``prime``, if it is given, then to each line of stdin until it ends.
 
-    Mistakes are said on stderr, and so is the prompt unless a terminal shows what is typed.
+    Raises UserError if stdin is closed or not UTF-8.
+
+    Mistakes are reported on stderr, where the prompt is written as well unless stdin and stdout are
+    terminals.
     """
     if sys.stdin is None:
         raise UserError("stdin is closed: a conversation reads from it")

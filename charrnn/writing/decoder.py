@@ -1,4 +1,4 @@
-"""The model, one character at a time, as fast as the machine allows."""
+"""State and character -> logits: one step of several texts, as fast as the machine allows."""
 
 import math
 from collections.abc import Callable
@@ -33,8 +33,11 @@ def plain_step(model: CharRNN, hidden: Hidden) -> Callable[[Tensor], Tensor]:
 
 @torch.no_grad()
 def has_fast_step(model: CharRNN) -> bool:
-    """Whether ``Decoder`` computes what the model's ``forward`` does. False for a cell that it does
-    not know, and for a model that was changed: both read some characters, and must agree."""
+    """Return whether ``Decoder`` computes the same logits as the model's ``forward``.
+
+    It does not for a cell that it does not know, nor for a model whose ``forward`` was changed. So
+    both read ``CHECKED`` characters, and the logits are compared.
+    """
     if type(model.lstm) not in (nn.LSTM, nn.GRU, nn.RNN) or model.lstm.mode == "RNN_RELU":
         return False
     device = model.fc.weight.device
@@ -47,22 +50,24 @@ def has_fast_step(model: CharRNN) -> bool:
             decoder = Decoder(model, model.init_hidden(1))
             found = torch.cat([decoder.step(i).clone() for i in ids[:, None]])
         except (AttributeError, IndexError, KeyError, RuntimeError, ValueError):
-            return False  # other modules, or weights of other shapes, than Decoder reads
+            return False  # the model has other modules, or weights of other shapes
     rounding = 1e-3 * (1 + float(expected.abs().max()))
     return found.shape == expected.shape and bool(((found - expected).abs() <= rounding).all())
 
 
 class Decoder:
-    """``plain_step`` made fast: the weights laid out for single characters, nothing allocated.
+    """Reads N texts one character at a time, faster than ``plain_step``: the weights are laid out
+    for single characters, and a step allocates nothing.
 
-    One step costs one product per layer: the input product of layer 0 is a row of a table (a
+    A step costs one product per layer: the input product of layer 0 is a row of a table (a
     one-hot row times W is a column of W, biases folded in), the layers above multiply [below, h]
-    by [W_ih | W_hh]. Logits equal CharRNN.forward's in evaluation mode; with dtype bfloat16 only
-    weights and h are rounded, the cell state c stays float32.
+    by [W_ih | W_hh]. Logits equal those of CharRNN.forward in evaluation mode; with dtype bfloat16
+    only weights and h are rounded, the cell state c stays float32.
     """
 
     def __init__(self, model: CharRNN, hidden: Hidden, dtype: torch.dtype = torch.float32) -> None:
-        """``hidden``: as ``CharRNN.forward`` gives it, ``[n_layers, N, n_hidden]``; copied."""
+        """Copy the weights and ``hidden``, the state as ``CharRNN.forward`` returns it,
+        ``[n_layers, N, n_hidden]``."""
         self.mode = str(model.lstm.mode)
         h, cell_state = (hidden, hidden) if isinstance(hidden, Tensor) else hidden
         n, size = h.shape[1:]
@@ -94,9 +99,9 @@ class Decoder:
         self.logits = self.table.new_empty(n, len(self.fc_bias))
 
     def step(self, ids: Tensor) -> Tensor:
-        """Read one character per text, ``[N]`` ids; return the next one's logits ``[N, V]``.
+        """Read one character of each text, ``[N]`` ids; return the logits of the next ``[N, V]``.
 
-        They are overwritten by the next step; one stream on a CPU allocates its sums, some KB.
+        The next step overwrites them. With one text on a CPU a step allocates its sums, some KB.
         """
         base = torch.index_select(self.table, 0, ids, out=self.embedded)
         h = self.h
@@ -111,7 +116,8 @@ class Decoder:
         return torch.addmm(self.fc_bias, h, self.fc_weight, out=self.logits)
 
     def update(self, cell_state: Tensor) -> Tensor:
-        """A layer's new h from ``gates``; ``cell_state`` (c of an LSTM, else h) moves in place.
+        """Return a layer's new h, computed from ``gates``; ``cell_state`` (c of an LSTM, else h) is
+        changed in place.
 
         LSTM: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; GRU: Cho
         et al. 2014 as nn.GRU has it; RNN: Elman 1990.
@@ -128,7 +134,7 @@ class Decoder:
 
 
 def _gates(mode: str, weight: Tensor, recurrent: bool) -> Tensor:
-    """The rows of a weight or bias in the order ``Decoder.update`` wants them."""
+    """Return the rows of a weight or bias in the order that ``Decoder.update`` expects."""
     if mode == "RNN_TANH":
         return weight
     if mode == "GRU":  # the new gate needs its two products apart: r, z, n of x, n of h
@@ -142,13 +148,13 @@ def _gates(mode: str, weight: Tensor, recurrent: bool) -> Tensor:
 def make_matmul(
     weight: Tensor, dtype: torch.dtype, one_stream: bool
 ) -> Callable[[Tensor, Tensor], object]:
-    """The fastest product known by ``weight`` ``[rows, K]``, rounded to ``dtype``: a function of
-    x ``[N, K]`` and out ``[N, rows]``, which becomes x @ weight.T."""
+    """Return a function of x ``[N, K]`` and out ``[N, rows]`` that sets out to x @ weight.T as fast
+    as is known; ``weight`` ``[rows, K]`` is rounded to ``dtype``."""
     weight = weight.to(dtype)
     if one_stream and weight.is_cpu and torch.backends.mkl.is_available():
-        # matrix products read a matrix slowly for a single vector, an embedding bag as fast as
-        # memory allows: x @ weight.T is the sum of the columns of weight, each times a number of x
-        parts = math.gcd(16, len(weight))  # rows are cut so that every core has some
+        # a matrix product reads the matrix slowly if x is a single vector, an embedding bag as fast
+        # as memory allows: x @ weight.T is the sum of the columns of weight, weighted by x
+        parts = math.gcd(16, len(weight))  # of the rows, so that each core gets some
         columns = torch.cat([part.T for part in weight.chunk(parts)])  # [parts * K, rows / parts]
         bags = torch.arange(len(columns), device=columns.device).view(parts, -1)
 

@@ -19,15 +19,15 @@ from charrnn.system.values import Number
 from charrnn.text.vocabulary import UNKNOWN
 from charrnn.writing.decoder import Decoder, has_fast_step, plain_step
 
-SIZE, TOP_K = 1000, 5  # characters of a text, and how many are drawn from, by default
-MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side, and their characters
-MOST_NUMBERS = 1 << 20  # of one-hot input at a time, when a prime is read
-NOISE = 4096  # random numbers that are drawn ahead for each text
+SIZE, TOP_K = 1000, 5  # defaults: characters of a text; likeliest characters to draw from
+MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side; characters of all of them
+MOST_NUMBERS = 1 << 20  # of one-hot input at a time, while a prime is read
+NOISE = 4096  # random numbers drawn ahead for each text
 NAMED = 5  # characters that an error names
 LOOKALIKES = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-"}
 LOOKALIKES |= {"\u2014": "-", "\u00a0": " ", "'": "\u2019", '"': "\u201c", "-": "\u2013"}
-ONE = range(1, 2)  # the numbers of texts where there is one
-RANGES = {  # what a text may be asked for, here, in flags and in a conversation
+ONE = range(1, 2)  # the numbers of the texts if there is a single one
+RANGES = {  # of options, in functions, flags and a conversation
     "size": Number(int, 0, 10**12),
     "num_samples": Number(int, 1, 10**12),
     "top_k": Number(int, 0),
@@ -38,22 +38,22 @@ RANGES = {  # what a text may be asked for, here, in flags and in a conversation
 
 
 def nearest_form(model: CharRNN, text: str) -> str:
-    """``text`` as it is, composed (NFC) or decomposed (NFD, Unicode Standard Annex 15), which look
-    the same: the form with the fewest characters unknown to the model."""
+    """Return ``text`` as it is, composed (NFC) or decomposed (NFD, Unicode Standard Annex 15): the
+    form with the fewest characters unknown to the model. All three look the same."""
     forms = (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
     return min(forms, key=lambda form: len(set(form) - model.char2int.keys()))
 
 
 def unknown_characters(model: CharRNN, text: str) -> list[str]:
-    """The characters that the model never saw, each once; none where it has U+FFFD, which stands
-    for all others."""
+    """Return the characters that the model never saw, each once; none if it knows U+FFFD, which
+    stands for all others."""
     if UNKNOWN in model.char2int:
         return []
     return [char for char in dict.fromkeys(text) if char not in model.char2int]
 
 
 def never_saw(model: CharRNN, strange: list[str]) -> str:
-    """Words that name characters the model never saw, and what it knows in their place."""
+    """Return words that name characters the model never saw, and similar ones that it knows."""
 
     def name(char: str) -> str:
         others = (char.swapcase(), LOOKALIKES.get(char))
@@ -65,10 +65,8 @@ def never_saw(model: CharRNN, strange: list[str]) -> str:
 
 
 def known_form(model: CharRNN, text: str, name: str = "prime") -> str:
-    """``text`` in characters that the model knows, its ``nearest_form``.
-
-    Raises UserError, which calls the text ``name``: it is empty, or has characters never seen.
-    """
+    """Return the ``nearest_form`` of ``text``. Raises UserError, in which the text is called
+    ``name``, if it is empty or has characters that the model never saw."""
     if not isinstance(text, str):
         raise UserError(f"{name}: {text!r:.40} is not a text")
     if not text:
@@ -80,14 +78,17 @@ def known_form(model: CharRNN, text: str, name: str = "prime") -> str:
 
 
 def encode_prime(model: CharRNN, prime: str) -> Tensor:
-    """Ids of the prime in its ``known_form``, ``[1, T]``. Raises UserError as that does."""
+    """Return the ids of the prime in its ``known_form``, ``[1, T]``. Raises UserError as
+    ``known_form`` does."""
     return model.vocabulary.encode(known_form(model, prime))[None]
 
 
 def encode_opening(model: CharRNN, prime: str) -> Tensor:
-    """Ids to read for a text that begins with ``prime``, ``[1, T]``. A line end comes first where
-    the model knows one and the prime does not begin with it: training never meets a text that
-    begins in the middle of a line. Raises UserError as ``known_form`` does."""
+    """Return the ids to read for a text that begins with ``prime``, ``[1, T]``.
+
+    A line end comes first if the model knows one and the prime does not begin with it: in training
+    no text begins in the middle of a line. Raises UserError as ``known_form`` does.
+    """
     prime = known_form(model, prime)
     at_line_start = prime.startswith("\n") or "\n" not in model.char2int
     return encode_prime(model, prime if at_line_start else "\n" + prime)
@@ -95,8 +96,8 @@ def encode_opening(model: CharRNN, prime: str) -> Tensor:
 
 @torch.no_grad()
 def default_prime(model: CharRNN) -> str:
-    """A newline, or for a model that has none the character it holds most frequent: the likeliest
-    on average after each of (at most) 256 characters from all over its vocabulary."""
+    """Return a newline, or if the model knows none, the character that it finds most frequent: the
+    likeliest on average after each of (at most) 256 characters from all over its vocabulary."""
     if "\n" in model.char2int:
         return "\n"
     device, n = model.fc.weight.device, len(model.unique_tokens)
@@ -110,8 +111,8 @@ def default_prime(model: CharRNN) -> str:
 
 @torch.no_grad()
 def read_prime(model: CharRNN, ids: Tensor, hidden: Hidden | None) -> tuple[Tensor, Hidden]:
-    """Read ``ids`` ``[1, T]`` from ``hidden`` (None: zeros), dropout off: the logits of what comes
-    next ``[1, V]``, and the state."""
+    """Read ``ids`` ``[1, T]`` from the state ``hidden`` (None: zeros), without dropout. Return the
+    logits of the next character ``[1, V]``, and the new state."""
     hidden = model.init_hidden(1) if hidden is None else hidden
     with eval_mode(model):
         for x in ids.split(max(1, MOST_NUMBERS // len(model.unique_tokens)), dim=1):
@@ -128,8 +129,8 @@ def side_by_side(states: Sequence[Hidden]) -> Hidden:
 
 @torch.no_grad()
 def bits_of(model: CharRNN, prime: str, text: str) -> float:
-    """The bits that the model needs for ``text`` after ``prime``: how surprised it is by its own
-    words, whatever they were drawn from. Raises UserError as ``known_form`` does."""
+    """Return the bits that the model needs for ``text`` after ``prime``, whatever temperature or
+    top_k it was drawn with. Raises UserError as ``known_form`` does."""
     if not text:
         return 0.0
     opening = encode_opening(model, prime)[0]
@@ -150,26 +151,27 @@ def draw(
     temperature: float = 1.0,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """One id per row of logits ``[N, V]`` -> ``[N]``; temperature 0 takes the likeliest.
+    """Draw one id per row of logits ``[N, V]`` -> ``[N]``; temperature 0 takes the likeliest.
 
-    First temperature, then the ``top_k`` likeliest (None or 0: all), then the nucleus: the fewest
-    whose probabilities reach ``top_p`` (Holtzman et al. 2020, arXiv:1904.09751). A draw is the
-    argmax of p / e with e exponential ``noise``, ``[N, top_k]`` (None: torch's own).
+    The temperature is applied first. Then the ``top_k`` likeliest are kept (None or 0: all), and of
+    these the nucleus: the fewest whose probabilities reach ``top_p`` (Holtzman et al. 2020,
+    arXiv:1904.09751). The id drawn is the argmax of p / e with exponential ``noise`` e,
+    ``[N, top_k]`` (None: torch's own).
     """
     if temperature < 1e-6:  # nothing smaller can be divided by in float32
         return logits.argmax(dim=1)
     logits, ids = logits.topk(min(top_k or logits.shape[1], logits.shape[1]))
     p = torch.softmax((logits - logits[:, :1]) / temperature, dim=1)
     if top_p < 1:
-        before = p.cumsum(1) - p  # what precedes a kept character sums to less than top_p
+        before = p.cumsum(1) - p  # is less than top_p for each character that is kept
         p.masked_fill_(before >= top_p, 0)
     noise = torch.empty_like(p).exponential_() if noise is None else noise
     return ids.gather(1, (p / noise).argmax(dim=1, keepdim=True)).squeeze(1)
 
 
 class Noise:
-    """Exponential random numbers for texts written side by side: those of text n depend on the seed
-    and on n alone (Philox, a counter-based generator: Salmon et al. 2011)."""
+    """Exponential random numbers for texts written side by side. Those of text n depend only on the
+    seed and on n (Philox, a counter-based generator: Salmon et al. 2011)."""
 
     def __init__(self, seed: int, numbers: range, width: int, device: torch.device) -> None:
         """``numbers``: of the texts; ``width``: random numbers for one character."""
@@ -182,7 +184,8 @@ class Noise:
         self._draw()
 
     def prepare(self) -> None:
-        """Call before each ``take``, outside of a CUDA graph: random numbers come from the CPU."""
+        """Draw more numbers if none are left. To be called before each ``take``, outside of a CUDA
+        graph, since the numbers come from the CPU."""
         if self.left == 0:
             self._draw()
         self.left -= 1
@@ -195,7 +198,7 @@ class Noise:
         self.left = self.steps
 
     def take(self) -> Tensor:
-        """The numbers for one character of each text, ``[N, width]``."""
+        """Return the numbers for one character of each text, ``[N, width]``."""
         numbers = self.block.index_select(1, self.at)[:, 0]
         self.at += 1
         return numbers
@@ -203,7 +206,7 @@ class Noise:
 
 @torch_defaults()
 def next_char_probabilities(model: CharRNN, prime: str) -> dict[str, float]:
-    """The model's probability of each character after ``prime``, likeliest first; they sum to 1.
+    """Return the probability of each character after ``prime``, likeliest first; they sum to 1.
 
     The prime is read after a line end, as ``encode_opening`` says. Raises UserError as
     ``known_form`` does.
@@ -218,7 +221,8 @@ def next_char_probabilities(model: CharRNN, prime: str) -> dict[str, float]:
 def predict_next_char(
     model: CharRNN, char: str, h: Hidden | None = None, top_k: int | None = None
 ) -> tuple[str, Hidden]:
-    """A next character after ``char`` in state ``h`` (None: zeros), and the state after ``char``.
+    """Draw a character after ``char``, read in state ``h`` (None: zeros). Return it and the state
+    after ``char``.
 
     Raises UserError when ``char`` is not one character that the model knows.
     """
@@ -282,7 +286,7 @@ def sample(
 
 
 def blocks(num_samples: int, size: int) -> Iterator[range]:
-    """The numbers, from 1, of the texts to write side by side: no more than memory has room for.
+    """Yield the numbers, from 1, of the texts to write side by side, as many as memory allows.
 
     Raises UserError for a number out of range.
     """
@@ -303,27 +307,26 @@ def generate_text(
     stop_after: str | Sequence[str] = (),
     **options: Any,
 ) -> Iterator[list[str]]:
-    """Yield lists of strings: the next piece of each text of ``numbers``, after ``prime`` or, if
-    that is a list, after its own one.
+    """Yield lists of strings: the next piece of each text of ``numbers``, without its prime.
 
-    A text ends after ``size`` characters, or with the first one of ``stop`` or ``stop_after`` that
-    is complete (what the prime ends with does not count): before that of ``stop``, after that of
-    ``stop_after``. ``options`` as ``generate`` takes them; the same errors.
+    A text ends after ``size`` characters, or when one of ``stop`` or ``stop_after`` is complete
+    (characters of the prime do not count): before that of ``stop``, after that of ``stop_after``.
+    ``prime`` and ``options`` are those of ``generate``. Raises UserError as ``generate`` does.
     """
     check_numbers(size=size)
-    stops, stops_after = (
-        [known_form(model, text, name) for text in ((texts,) if isinstance(texts, str) else texts)]
-        for name, texts in (("stop", stop), ("stop_after", stop_after))
-    )
+    stop = (stop,) if isinstance(stop, str) else stop
+    stop_after = (stop_after,) if isinstance(stop_after, str) else stop_after
+    stops = [known_form(model, text, "stop") for text in stop]
+    stops_after = [known_form(model, text, "stop_after") for text in stop_after]
     steps = islice(generate(model, prime, numbers, **options), size)
     texts = [StoppedText(stops, stops_after) for _ in numbers]
-    # each look at what was drawn waits for the device, and costs time for each text
+    # each read of what was drawn waits for the device, and takes time for each text
     at_a_time = 1 if len(numbers) == 1 and model.fc.weight.is_cpu else 16
     while any(text.goes_on for text in texts) and (ids := list(islice(steps, at_a_time))):
         rows = torch.stack(ids, dim=1).tolist()
         new = ("".join(model.int2char[i] for i in row) for row in rows)
         yield [text.add(chars) for text, chars in zip(texts, new, strict=True)]
-    yield [text.held for text in texts]  # no stop came of it
+    yield [text.held for text in texts]  # the beginning of a stop that was not completed
 
 
 class StoppedText:
@@ -372,16 +375,16 @@ def generate(
 ) -> Iterator[Tensor]:
     """Yield endless characters after ``prime`` for N independent texts: ``[N]`` ids at a time.
 
-    ``prime``: of all texts, or a list of one for each. ``numbers``: of the N texts, since a text
-    depends on the seed and on its own number (but for rounding: products of more rows may add up
-    in another order). ``seed`` None: another each time.
-    ``top_k`` None: 5, or 0 (all) where ``top_p`` is given, a choice of its own. ``temperature``:
-    a number, or a function that returns it for the number of characters written so far, which is
-    slower on a GPU. The weights are
-    those at the first character, whatever happens to the model then. ``hidden``: the state before
-    the prime, ``[n_layers, 1, n_hidden]``; None: a text begins, so the prime is read from zeros and
-    after a line end (``encode_opening``). Raises UserError at the call as ``known_form`` does, and
-    for a number out of range.
+    ``prime``: of all texts, or a list of one for each. ``numbers``: of the texts, since each
+    depends only on the seed and its own number (but for rounding: products of more rows may be
+    added up in another order). ``seed``: None means another one each time. ``top_k``: None means 5,
+    or 0 (all) if ``top_p`` is given. ``temperature``: a number, or a function that returns it for
+    the number of characters written so far (slower on a GPU). ``hidden``: the state before the
+    prime, ``[n_layers, 1, n_hidden]``; None means that a text begins, so that the prime is read
+    from zeros and after a line end (``encode_opening``).
+
+    The weights are those at the first character, even if the model is trained later. Raises
+    UserError at the call as ``known_form`` does, and for a number out of range.
     """
     if top_k is None:
         top_k = TOP_K if top_p is None else 0
@@ -435,10 +438,10 @@ def generate(
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
-    """``step`` as a CUDA graph: one launch instead of dozens."""
+    """Capture ``step`` as a CUDA graph, one launch instead of dozens, and return its replay."""
     graph = torch.cuda.CUDAGraph()
-    # on a stream of this very device: by default all captures share that of the first one's; what
-    # other threads do meanwhile, such as those of NCCL, does no harm
+    # on a stream of this device, since by default all captures share a stream of the first one's;
+    # thread_local: other threads, such as those of NCCL, may use CUDA meanwhile
     with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
         step()
     return graph.replay

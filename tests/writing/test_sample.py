@@ -308,7 +308,7 @@ def test_a_line_of_primes_that_cannot_be_read_is_named(run: Program, folder: Pat
         (folder / "primes.txt").write_text(text)
         assert f"--primes, {reason}" in run.refused("--primes", "primes.txt")
     assert "missing.txt" in run.refused("--primes", "missing.txt")
-    assert "is read" in run.refused("--primes", "primes.txt", "--out", "primes.txt")
+    assert "same file as the input" in run.refused("--primes", "primes.txt", "--out", "primes.txt")
     assert "--interactive" in run.refused("--primes", "primes.txt", "--interactive")
     assert "not allowed with" in run.refused("--primes", "primes.txt", "--prime", "a")
 
@@ -537,7 +537,7 @@ def test_what_is_read_is_never_written(run: Program, folder: Path) -> None:
     (folder / "link").symlink_to("rnn.net")
     os.link("rnn.net", "hard")
     for out in ("rnn.net", "./rnn.net", "link", "hard", str(folder / "rnn.net"), "prime.txt"):
-        assert "is read" in run.refused("--prime-file", "prime.txt", "--out", out)
+        assert "same file as the input" in run.refused("--prime-file", "prime.txt", "--out", out)
 
 
 def test_devices_and_links_are_written_to_as_they_are(run: Program, folder: Path) -> None:
