@@ -14,15 +14,8 @@ import torch
 
 from charrnn.errors import UserError
 from charrnn.network.evaluation import evaluate
-from charrnn.pages.inputs import (
-    LoadedModel,
-    Reader,
-    add_reading_flags,
-    in_form,
-    load_model,
-    read_corpus,
-    read_text,
-)
+from charrnn.network.loaded import LoadedModel, load_model
+from charrnn.pages.inputs import Reader, add_reading_flags, in_form, read_corpus, read_for_models
 from charrnn.pages.page import write_page
 from charrnn.pages.surprise import predict, surprise_page
 from charrnn.system.cli import Parser, command
@@ -36,7 +29,7 @@ from charrnn.text.sources import read_stream
 from charrnn.writing.generation import default_prime, next_char_probabilities
 from charrnn.writing.words import N_WORDS, next_word_probabilities
 
-SHOWN = 200  # characters of the longest copied run
+MOST_SHOWN = 200  # characters of the longest copied run
 
 
 def print_json(line: dict[str, Any]) -> None:
@@ -138,7 +131,7 @@ def score_text(models: list[LoadedModel], args: Namespace) -> None:
     if args.surprise:
         inputs = [*args.ckpt, *corpus.paths]
         check_output(args.surprise, inputs=inputs, special=True)
-    text = read_text(args, models, corpus)
+    text = read_for_models(args, models, corpus)
     for note in text.notes:
         say(note)
     losses = []
@@ -167,7 +160,7 @@ def count_copied(path: str, args: Namespace) -> None:
             "text": source.name,
             "chars": found.n_chars,
             "longest": len(found.longest),
-            "longest_text": found.longest[:SHOWN],
+            "longest_text": found.longest[:MOST_SHOWN],
             "copied": float(found.in_runs.mean()),  # share of characters in runs of RUN or more
             "lines": found.n_lines,
             "copied_lines": found.n_copied_lines,

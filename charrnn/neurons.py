@@ -3,7 +3,8 @@ arXiv:1506.02078."""
 
 import sys
 
-from charrnn.pages.inputs import add_reading_flags, load_model, read_corpus, read_text
+from charrnn.network.loaded import load_model
+from charrnn.pages.inputs import add_reading_flags, read_corpus, read_for_models
 from charrnn.pages.page import write_page
 from charrnn.pages.units import READ, find_units, states, untrained_states
 from charrnn.pages.units_page import (
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     model = load_model(args.ckpt, args.device)
     corpus = read_corpus(args, [model])
     check_output(args.out, inputs=[args.ckpt, *corpus.paths], special=True)
-    text = read_text(args, [model], corpus)
+    text = read_for_models(args, [model], corpus)
     for note in text.notes:
         say(note)
     ids = text.ids[0][: READ + 1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from charrnn.errors import UserError
-from charrnn.pages.inputs import LoadedModel, load_model
+from charrnn.network.loaded import LoadedModel, load_model
 from charrnn.pages.page import embed, page, page_file, write_page
 from charrnn.system.cli import Parser, command
 from charrnn.system.files import check_output

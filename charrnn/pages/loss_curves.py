@@ -8,7 +8,13 @@ from charrnn.pages.chart import path_through, scale, short_number, svg_path, svg
 from charrnn.pages.page import escape, page, page_file
 from charrnn.pages.runs import AXES, LOSSES, Run
 
-HELD_OUT = ("text", "val_frac", "val_split", "min_count", "encoding")  # decide the held-out text
+DECIDE_HELD_OUT = (
+    "text",
+    "val_frac",
+    "val_split",
+    "min_count",
+    "encoding",
+)  # decide the held-out text
 UNITS = ((1, "seconds"), (60, "minutes"), (3600, "hours"))
 HOW = "The loss is how surprised the model is by each next character, on average: lower is better."
 LINES = {
@@ -204,7 +210,7 @@ def differences(runs: list[Run]) -> str:
         said = ", ".join(f"{name.replace('_', '-')} {run.of(name)}" for name in names)
         items += f"<dt>{swatch(run)}</dt> <dd>{escape(said)}</dd>\n"
     warning = "<p>Their held-out texts differ: such losses do not compare.</p>\n"
-    other_text = warning if any(name in HELD_OUT for name in names) else ""
+    other_text = warning if any(name in DECIDE_HELD_OUT for name in names) else ""
     return f"<h2>What differs</h2>\n{other_text}<dl>{items}</dl>\n"
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from charrnn.network.evaluation import read_rows
+from charrnn.network.loaded import LoadedModel
 from charrnn.network.model import CharRNN
 from charrnn.pages.chart import path_through, scale, short_number, svg_path, svg_text, ticks
-from charrnn.pages.inputs import LoadedModel, Text
+from charrnn.pages.inputs import Text
 from charrnn.pages.page import SHADES, embed, escape, page, page_file, shade_class, shaded
 
 SHOWN = 100_000  # characters on the page: about 5 MB

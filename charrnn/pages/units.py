@@ -13,7 +13,7 @@ from charrnn.pages.properties import properties_of
 
 READ = 50_000  # characters to choose by
 SHIFTS = 20  # times by which a property is shifted to see what chance gives
-LEAST, MARGIN = 0.4, 0.15  # a unit that follows correlates so much, and beats all else by so much
+LEAST_R, MARGIN = 0.4, 0.15  # a unit that follows correlates so much, and beats all else by so much
 ENOUGH = 512  # untrained units, for the best of them to be no matter of luck
 BEST = 3  # units of a property that are shown
 EXCERPT, EXCERPTS = 360, 2  # characters of one, and how many
@@ -60,7 +60,7 @@ class Finding:
     @property
     def found(self) -> bool:
         """Whether that is clear enough to be called following."""
-        return self.height >= LEAST and self.lead > MARGIN
+        return self.height >= LEAST_R and self.lead > MARGIN
 
 
 def standardised(columns: np.ndarray) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from charrnn.network.loaded import LoadedModel
 from charrnn.pages.chart import path_through, scale, svg_path, svg_text, ticks
-from charrnn.pages.inputs import LoadedModel, Text
+from charrnn.pages.inputs import Text
 from charrnn.pages.page import SHADES, escape, page, page_file, shade_class, shaded
 from charrnn.pages.properties import PROPERTIES
 from charrnn.pages.units import (
-    LEAST,
+    LEAST_R,
     MARGIN,
     SHIFTS,
     Finding,
@@ -149,7 +150,7 @@ none (Karpathy et al. 2015, arXiv:1506.02078).</p>
 <p class="small">Best: the correlation (Pearson, from -1 to +1; either sign will do) of the unit
 that follows a property best. Shifted: the best that any unit reaches for the same property moved to
 {SHIFTS} other times, which is chance. Untrained: the best unit of such a model with random weights,
-which echoes the last characters, too. A unit is said to follow from {LEAST:g} on, if that is
+which echoes the last characters, too. A unit is said to follow from {LEAST_R:g} on, if that is
 {MARGIN:g} above both.</p>
 {"".join(section(finding, units, characters) for finding in found)}"""
     caption = [model.description, f"{text.name}: {text.part}, {len(characters):,} characters read"]

@@ -18,6 +18,7 @@ import torch
 
 from charrnn.errors import UserError
 from charrnn.network.checkpoint import build_model, load_dict, save_checkpoint, save_dict
+from charrnn.network.loaded import load_model
 from charrnn.network.model import CharRNN
 from charrnn.run.aside import set_aside
 from charrnn.run.board import Board
@@ -37,7 +38,7 @@ from charrnn.training.batches import Batches
 from charrnn.training.settings import Settings
 from charrnn.training.state import Progress, TrainState
 
-LOSS, COUNT = Number(float, 0), Number(int, 0)
+LOSS, NOT_NEGATIVE = Number(float, 0), Number(int, 0)
 SAVING = 0.05  # of the time may go into .resume files on the way
 QUICK = 0.2  # seconds; a file written faster is written at each evaluation
 MOST_NAMES = 1 << 20  # characters of the names of texts in folders
@@ -239,11 +240,10 @@ class RunFiles:
     def _own_model(self) -> dict[str, Any] | None:
         """Return what the model's file holds, if it is there and of this run."""
         try:
-            net = load_dict(self.net_path)
-            build_model(net, self.net_path)
+            net = load_model(str(self.net_path), "cpu").checkpoint
         except UserError:
             return None
-        known = {"val_loss": LOSS, "val_chars": COUNT, "step": COUNT}
+        known = {"val_loss": LOSS, "val_chars": NOT_NEGATIVE, "step": NOT_NEGATIVE}
         good = all(net.get(name) in numbers for name, numbers in known.items())
         return net if good and net.get("run") == self.run_info["run"] else None
 

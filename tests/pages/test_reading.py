@@ -13,8 +13,9 @@ from runs import ROOT
 
 from charrnn import save_checkpoint
 from charrnn.errors import UserError
+from charrnn.network.loaded import LoadedModel, load_model
 from charrnn.pages import inputs as reading
-from charrnn.pages.inputs import Text, load_model, read_corpus, read_text
+from charrnn.pages.inputs import Text, read_corpus, read_for_models
 from charrnn.text.corpus import Corpus, load_corpus
 from charrnn.text.split import split_text
 from charrnn.text.vocabulary import Vocabulary
@@ -29,7 +30,7 @@ def read(
         save_checkpoint(f"{i}.net", bigram_model(tuple(known))[0], **extra)
         models.append(load_model(f"{i}.net", "cpu"))
     args = Namespace(data=["a.txt"], split=split, encoding=encoding)
-    return read_text(args, models, read_corpus(args, models))
+    return read_for_models(args, models, read_corpus(args, models))
 
 
 def test_its_own_text_is_recognised_and_only_its_end_read() -> None:
@@ -108,7 +109,7 @@ def test_a_text_of_several_blocks_is_read_the_same(monkeypatch: pytest.MonkeyPat
     chars = "".join("abX"[i] for i in torch.randint(3, (1000,), generator=generator))
     Path("a.txt").write_text(chars)
     whole = read(["ab"])
-    monkeypatch.setattr(reading, "BLOCK", 7)
+    monkeypatch.setattr(reading, "AT_A_TIME", 7)
     in_blocks = read(["ab"])
     assert torch.equal(whole.ids[0], in_blocks.ids[0]) and whole.notes == in_blocks.notes
     assert "".join("ab"[i] for i in whole.ids[0]) == chars.replace("X", "")
@@ -125,8 +126,8 @@ def test_a_large_vocabulary_and_an_unknown_character() -> None:
     many = "".join(map(chr, range(0x20000, 0x20000 + 33_000)))
     Path("a.txt").write_text(many[-2:] + "X" + many[0], encoding="utf-8")
     args = Namespace(data=["a.txt"], split=None, encoding=None)
-    model = reading.LoadedModel("a.net", Namespace(vocabulary=Vocabulary(tuple(many))), {})
-    text = read_text(args, [model], load_corpus(["a.txt"]))
+    model = LoadedModel("a.net", Namespace(vocabulary=Vocabulary(tuple(many))), {})
+    text = read_for_models(args, [model], load_corpus(["a.txt"]))
     assert text.ids[0].tolist() == [32_998, 32_999, 0] and text.left_out == 1
 
 
@@ -149,7 +150,7 @@ def test_the_normal_form_is_the_one_that_the_model_knows(
     monkeypatch: pytest.MonkeyPatch, known: str, written: str
 ) -> None:
     Path("a.txt").write_text(f"a{written}\n" * 100, encoding="utf-8")
-    monkeypatch.setattr(reading, "BLOCK", 7)  # also between the letter and its accent
+    monkeypatch.setattr(reading, "AT_A_TIME", 7)  # also between the letter and its accent
     text = read([known])
     char = known[: known.index("\n")]
     assert "".join(known[i] for i in text.ids[0]) == f"a{char}\n" * 100
@@ -174,7 +175,7 @@ def test_only_what_both_models_held_out_is_read() -> None:
     fingerprint = load_corpus(["a.txt"]).fingerprint
     args = Namespace(data=["a.txt"], split=None, encoding=None)
 
-    def models(*abouts: dict[str, object]) -> list[reading.LoadedModel]:
+    def models(*abouts: dict[str, object]) -> list[LoadedModel]:
         for i, about in enumerate(abouts):
             net, _ = bigram_model(("\n", "a", "b"))
             save_checkpoint(f"{i}.net", net, fingerprint=fingerprint, **about)
@@ -184,13 +185,15 @@ def test_only_what_both_models_held_out_is_read() -> None:
     lines = [{"settings": {"val_split": "lines", "seed": seed}} for seed in (1, 2)]
     for abouts in (ends, ends[::-1]):
         both = models(*abouts)
-        text = read_text(args, both, read_corpus(args, both))
+        text = read_for_models(args, both, read_corpus(args, both))
         assert [len(ids) for ids in text.ids] == [60, 60]
     for abouts in (lines, [lines[0], ends[0]]):
         both = models(*abouts)
         with pytest.raises(UserError, match="held out different parts"):
-            read_text(args, both, read_corpus(args, both))
-    assert len(read_text(args, models(lines[0], lines[0]), load_corpus(["a.txt"])).ids[0]) == 30
+            read_for_models(args, both, read_corpus(args, both))
+    assert (
+        len(read_for_models(args, models(lines[0], lines[0]), load_corpus(["a.txt"])).ids[0]) == 30
+    )
 
 
 MAPPED = """
@@ -198,7 +201,8 @@ import sys
 from argparse import Namespace
 import numpy as np, torch
 from memory import limit_memory
-from charrnn.pages.inputs import LoadedModel, read_text
+from charrnn.network.loaded import LoadedModel
+from charrnn.pages.inputs import read_for_models
 from charrnn.text.corpus import Corpus
 from charrnn.text.vocabulary import Vocabulary
 n = 60_000_000
@@ -208,7 +212,7 @@ corpus = Corpus(ids, Vocabulary(("a", "X")), "", [], [])
 limit_memory(n + 50_000_000)
 args = Namespace(split=None, data=["a.txt"])
 net = Namespace(vocabulary=Vocabulary(("b", "a")))
-text = read_text(args, [LoadedModel("a.net", net, {})], corpus)
+text = read_for_models(args, [LoadedModel("a.net", net, {})], corpus)
 print(len(text.ids[0]), int(text.ids[0].min()), text.left_out)
 """
 
