@@ -30,7 +30,9 @@ def headings(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", DOCS, ids=name)
 def test_every_link_leads_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    named = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", text, flags=re.MULTILINE))
+    assert set(re.findall(r"\]\[([^\]]+)\]", text)) == named.keys(), name(path)
+    for target in [*re.findall(r"\]\(([^)\s]+)\)", text), *named.values()]:
         if target.startswith(("http://", "https://")):
             continue
         file, _, anchor = target.partition("#")
