@@ -100,4 +100,7 @@ def test_keys_of_a_runs_files_are_those_of_the_docs(tmp_path: Path) -> None:
     first, *lines = map(json.loads, (tmp_path / "rnn.jsonl").read_text().splitlines())
     fields = set().union(*lines)
     assert first_column("docs/files.md", "## The log") == fields
-    assert {"settings", "text", "torch"} <= first.keys()
+    first_line = first_column("docs/files.md", "### The first line")
+    assert first_line == first.keys() | {"held_out"}  # this one only of a text in several files
+    state = torch.load(tmp_path / "rnn.resume")
+    assert first_column("docs/files.md", "## The state") == state.keys()
