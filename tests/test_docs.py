@@ -9,10 +9,15 @@ import pytest
 import torch
 from runs import ROOT, run_in
 
-from sample import parser
+import sample
+import train
+from charrnn import curves, eval, neurons, share
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCS += sorted((ROOT / "benchmarks").rglob("*.md"))
+PROGRAMS = (train, sample, eval, curves, neurons, share)
+# flags of pip, torchrun, ruff and benchmarks.seeds that docs/ mentions
+OTHERS = {"--index-url", "--nproc-per-node", "--check", "--seeds", "--steps"}
 MOST_WORDS = {"README.md": 1300, "benchmarks/README.md": 2000}
 
 
@@ -77,7 +82,7 @@ def first_column(path: str, after: str) -> set[str]:
 def test_flags_of_sample_and_their_defaults_are_those_of_the_docs() -> None:
     """train.py's are compared in test_settings.py, with the table of settings."""
     expected = {}
-    for action in parser()._actions:
+    for action in sample.parser()._actions:
         named = re.search(r"\(default: (.*)\)$", action.help or "")
         default = {None: "", False: "off"}.get(action.default, str(action.default))
         expected[action.option_strings[-1]] = named[1] if named else default.removesuffix(".0")
@@ -104,3 +109,15 @@ def test_keys_of_a_runs_files_are_those_of_the_docs(tmp_path: Path) -> None:
     assert first_line == first.keys() | {"held_out"}  # this one only of a text in several files
     state = torch.load(tmp_path / "rnn.resume")
     assert first_column("docs/files.md", "## The state") == state.keys()
+
+
+def test_every_flag_in_the_docs_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for program in PROGRAMS:
+        with pytest.raises(SystemExit):
+            program.main(["--help"])
+    known = set(re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, flags=re.MULTILINE))
+    assert {"--data", "--top-k", "--surprise", "--weights"} <= known
+    for path in (path for path in DOCS if "benchmarks" not in path.parts):
+        text = path.read_text(encoding="utf-8")
+        unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - known - OTHERS
+        assert unknown <= {"--help"}, name(path)
