@@ -20,7 +20,7 @@ from runs import ROOT
 from torch import Tensor
 
 from benchmarks.share_speed import read_page
-from charrnn import CharRNN, Vocabulary, save_checkpoint
+from charrnn import CharRNN, Vocabulary, next_word_probabilities, save_checkpoint
 from charrnn import share as share_module
 from charrnn.share import main
 
@@ -267,6 +267,22 @@ def test_guesses_follow_each_key_and_can_be_chosen(browser: Browser, tmp_path: P
         assert tab.evaluate(TEXT) == text
 
 
+def test_words_are_those_of_python_and_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
+    model = random_model("\n abcd", "lstm", 2)
+    page = make(tmp_path, model)
+    with browser.open(page) as tab:
+        tab.wait(READY)
+        type_in(tab, "ab ca")
+        expected = next_word_probabilities(read_page(page), "ab ca", 6)
+        expected = {word: p for word, p in expected.items() if word}
+        words = "[...document.querySelectorAll('.word')].map(e => e.textContent)"
+        tab.wait(f"{TEXT} === 'ab ca' && {words}.length > 0")
+        assert len(expected) >= 3
+        assert tab.evaluate(words) == [f"{word} {100 * p:.1f}%" for word, p in expected.items()]
+        tab.click(".word")
+        tab.wait(f"{TEXT} === 'ab ca{next(iter(expected))}'")
+
+
 def test_a_change_anywhere_is_read_as_the_text_now_is(browser: Browser, tmp_path: Path) -> None:
     model = random_model("\nabcdefgh", "lstm", 2)
     with torch.no_grad():  # a long memory: forget little, take in little
@@ -466,7 +482,8 @@ def test_line_ends_of_two_characters_and_halves_of_pairs_stay_in_step(
 def test_all_can_be_reached_and_has_a_name(browser: Browser, tmp_path: Path, width: int) -> None:
     model = random_model("\nabcdefg", "gru", 1)
     with browser.open(make(tmp_path, model, "--prime", "abc"), width=width) as tab:
-        tab.wait(READY)
+        tab.wait(f"{READY} && document.querySelector('.word')")
+        n_words = tab.evaluate("document.querySelectorAll('.word').length")
         tab.call("Accessibility.enable")
         nodes = tab.call("Accessibility.getFullAXTree")["nodes"]
         named = {}
@@ -481,13 +498,14 @@ def test_all_can_be_reached_and_has_a_name(browser: Browser, tmp_path: Path, wid
         assert "Your text" in named["textbox"] and named["spinbutton"] == ["Seed"]
         tab.evaluate("document.getElementById('text').focus()")
         reached = []
-        for _ in range(14):
+        for _ in range(14 + n_words):
             reached.append(
                 tab.evaluate("document.activeElement.id || document.activeElement.className")
             )
             tab.press("Tab")
         assert reached[:4] == ["text", "write", "copy", "colour"]  # there is nothing to take back
-        assert reached[4:14] == ["guess"] * 5 + ["temperature", "top_k", "length", "seed", "fresh"]
+        settings = ["temperature", "top_k", "length", "seed", "fresh"]
+        assert reached[4:] == ["guess"] * 5 + ["word"] * n_words + settings
         tab.evaluate("document.getElementById('text').focus()")
         tab.press("Enter", 2)
         tab.wait(f"{IDLE} && {TEXT}.length === 503")

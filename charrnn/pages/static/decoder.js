@@ -218,6 +218,35 @@ function draw(logits, temperature, top_k, random) {
   return likeliest(logits, 1)[0]; // the chances summed to a little less than 1
 }
 
+/* The words, up to the next space or line end, that are likeliest after what the decoder has read:
+ * best-first search, as next_word_probabilities of charrnn/writing/words.py. A generator, which
+ * reads one prefix between two yields, with the decoder's own state in between; it returns
+ * {word, chance} of those n that no word not found can be likelier than, the likeliest first. */
+function* likeliestWords(decoder, tokens, n, most = 400) {
+  const before = decoder.save();
+  const isEnd = tokens.map((token) => token === " " || token === "\n");
+  let waiting = [{ word: "", chance: 1, state: before }], found = [];
+  const down = (a, b) => b.chance - a.chance;
+  const isProven = (place) => waiting.length === 0 || found[place]?.chance >= waiting[0].chance;
+  for (let read = 0; read < most && waiting.length > 0 && !isProven(n - 1); read++) {
+    const { word, chance, state, id } = waiting.shift();
+    decoder.restore(state);
+    if (id !== undefined) decoder.step(id);
+    const { chances } = choices(decoder.logits, 1, 0), after = decoder.save();
+    let ended = 0;
+    chances.forEach((p, next) => {
+      if (isEnd[next]) ended += p;
+      else waiting.push({ word: word + tokens[next], chance: chance * p, state: after, id: next });
+    });
+    found.push({ word, chance: chance * ended });
+    found = found.sort(down).slice(0, n);
+    waiting = waiting.sort(down).slice(0, most);
+    decoder.restore(before);
+    yield;
+  }
+  return found.filter((_, place) => isProven(place));
+}
+
 /* How surprising a character was: -log2 of its probability, in bits. */
 function surprise(logits, id) {
   const most = logits.reduce((a, b) => Math.max(a, b));

@@ -41,6 +41,7 @@ function startPage(script) {
     const from = asked.filter(({ bits }) => bits !== null).length; // where surprises are not known
     worker.postMessage({ job: number, ids, from, length, seed, ...settings() });
     showButtons();
+    showWords([]);
   }
 
   const writing = () => job.length > 0;
@@ -50,8 +51,10 @@ function startPage(script) {
     $("back").disabled = writing() || !chars.at(-1)?.written;
   }
 
-  worker.onmessage = ({ data: { job: number, from, bits, written, logits: after, done } }) => {
+  worker.onmessage = ({ data }) => {
+    const { job: number, from, bits, written, logits: after, done, words } = data;
     if (number !== job.number) return; // an answer to what is no longer asked
+    if (words) return showWords(words);
     const added = written.map((id) => ({ char: tokens[id], id, written: true, bits: null }));
     job.asked.push(...added);
     bits.forEach((some, i) => { job.asked[from + i].bits = some; });
@@ -193,10 +196,25 @@ function startPage(script) {
     });
   }
 
-  function choose(token) {
-    append([typedChar(token)]);
-    paint(chars.length - 1);
+  function choose(word) {
+    const added = [...word].map(typedChar);
+    append(added);
+    paint(chars.length - added.length);
     ask();
+  }
+
+  /* Buttons with whole words; the empty one, where a word may just have ended, is left out. */
+  function showWords(words) {
+    $("words").replaceChildren(...words.filter(({ word }) => word !== "").map(({ word, chance }) => {
+      const button = document.createElement("button"), name = document.createElement("bdi");
+      const likely = `${(100 * chance).toFixed(1)}%`, said = [...word].map(nameOf).join("");
+      button.className = "word";
+      name.textContent = said;
+      button.append(name, ` ${likely}`);
+      button.setAttribute("aria-label", `Add ${said}, ${likely}`);
+      button.addEventListener("click", () => choose(word));
+      return button;
+    }));
   }
 
   /* ---- what can be set ---- */

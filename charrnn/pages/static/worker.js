@@ -3,11 +3,11 @@
  * First it is sent {model, base64}. Then jobs {job, ids, from, length, temperature, top_k, seed}:
  * read ids, write `length` more. It answers each with any number of {job, from, bits, written,
  * logits, done}: the surprises of the characters from `from` on, the ids it wrote, and the scores
- * of each next character. A new job ends the one before; {temperature, top_k} changes its. */
+ * of each next character; then with {job, words}, the likeliest next words. A new job ends the one before; {temperature, top_k} changes its. */
 function startWorker() {
   const EVERY = 64; // characters between two saved states: a change in the text reads few again
   const SLICE = 16; // milliseconds between two answers
-  let decoder, current; // the job
+  let decoder, tokens, current; // the job
   let read = [], surprises = []; // the ids read so far, and how surprising each was
   let saved = []; // the state before every EVERY-th of them
 
@@ -58,10 +58,25 @@ function startWorker() {
       await pause();
       if (job !== current) return;
     }
+    await findWords(job);
+  }
+
+  /* Answer once more, with {job, words}: the likeliest next words. */
+  async function findWords(job) {
+    const search = likeliestWords(decoder, tokens, 6);
+    let end = performance.now() + SLICE;
+    for (let next = search.next(); ; next = search.next()) {
+      if (next.done) return postMessage({ job: job.job, words: next.value });
+      if (performance.now() < end) continue;
+      await pause();
+      if (job !== current) return;
+      end = performance.now() + SLICE;
+    }
   }
 
   onmessage = ({ data }) => {
     if (data.model) {
+      ({ tokens } = data.model);
       decoder = new Decoder(data.model, unpack(data.model, data.base64));
       decoder.step(data.model.start); // as if a line began
       saved = [decoder.save()];
