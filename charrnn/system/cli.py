@@ -58,6 +58,8 @@ class Parser(argparse.ArgumentParser):
             flag, equals, value = arg.partition("=")
             hyphens = flag.replace("_", "-")
             is_flag = hyphens in self._option_string_actions
+            if is_flag and value == "--":  # argparse would take it for the end of the flags
+                self.error(f"{flag}: its value cannot be --; put another character before or after")
             spelled.append(hyphens + equals + value if is_flag else arg)
         return super().parse_known_args(spelled, namespace)
 

@@ -223,5 +223,7 @@ def test_near_misses_are_understood_or_answered() -> None:
         parse_args(["--epoch", "3"])
     with pytest.raises(UserError, match="write --prime=-x"):
         parse_args(["--prime", "-x"])
+    with pytest.raises(UserError, match="--prime: its value cannot be --"):
+        parse_args(["--prime=--"])
     with pytest.raises(UserError, match="unrecognized"):
         parse_args(["my.txt", "--data", "other.txt"])
