@@ -1,11 +1,11 @@
-"""What must be so before torch is loaded; the package and both programs import this first."""
+"""Settings of the process that only work before torch is imported, so import this first."""
 
 import os
 import sys
 from types import TracebackType
 
 # two threads wait for each other many times a step; on a busy machine a bounded spin then costs
-# half of what endless spinning does, and on a quiet one nothing (benchmarks/README.md)
+# half to four fifths of what endless spinning does, and on a quiet one nothing (benchmarks/log/)
 if "OMP_WAIT_POLICY" not in os.environ:  # the user's own way to wait
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

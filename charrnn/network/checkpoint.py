@@ -1,4 +1,5 @@
-"""Models on disk: written whole or not at all, read without running code, checked before use."""
+"""Save and load models. A file is written whole or not at all; loading runs no code from it, and
+checks it before anything is built."""
 
 import math
 import os
@@ -18,18 +19,18 @@ from charrnn.network.model import CELLS, CharRNN, eval_mode
 from charrnn.system.console import brief, shell_name
 from charrnn.system.files import atomic_file, reason, require_regular
 
-ALLOWED_GLOBALS = {  # what the pickles that torch.save makes of tensors in dicts call
+ALLOWED_GLOBALS = {  # that torch.save refers to for tensors in dicts
     "collections OrderedDict",
     "torch._utils _rebuild_parameter",
     "torch._utils _rebuild_tensor_v2",
 }
-MOST_PICKLED = 1 << 22  # bytes of plain values, each of which may become 64 bytes of an object
+MOST_PICKLED = 1 << 22  # bytes of plain values; one byte may become an object of 64
 
 
 def save_dict(path: str | Path, contents: dict[str, Any]) -> None:
-    """Save plain values and tensors so that ``load_dict`` reads them back.
+    """Save a dict of plain values and tensors for ``load_dict``.
 
-    Raises OSError, and UserError for numbers that are not finite: they would be refused when read.
+    Raises OSError, and UserError for numbers that are not finite, since loading refuses them.
     """
     if not all(bool(each.isfinite().all()) for each in _tensors(contents)):
         raise UserError(
@@ -40,13 +41,13 @@ def save_dict(path: str | Path, contents: dict[str, Any]) -> None:
         try:
             torch.save(contents, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # torch has words of its own for a full disk
+            if isinstance(error.__context__, OSError):  # torch hides that the disk is full
                 raise error.__context__ from None
             raise OSError(f"{path}: {error}") from None
 
 
 def _tensors(contents: Any) -> Iterator[Tensor]:
-    """All tensors in nested dicts, lists and tuples."""
+    """Yield all tensors in nested dicts, lists and tuples."""
     if isinstance(contents, Tensor):
         yield contents
     elif isinstance(contents, (dict, list, tuple)):
@@ -55,10 +56,10 @@ def _tensors(contents: Any) -> Iterator[Tensor]:
 
 
 def load_dict(path: str | Path) -> dict[str, Any]:
-    """The dict in a file, tensors on the CPU; runs no code from it.
+    """Return the dict in a file, with its tensors on the CPU. Runs no code from the file.
 
-    Raises UserError if the file is missing, no regular file, damaged, or holds anything but plain
-    values.
+    Raises UserError if the file is missing, not a regular file, damaged, or contains anything but
+    plain values and tensors.
     """
     try:
         require_regular(path, "a model")
@@ -73,13 +74,16 @@ def load_dict(path: str | Path) -> dict[str, Any]:
     except Exception:  # a damaged pickle can raise almost anything
         raise UserError(f"{path}: not a checkpoint, or a damaged one; train.py makes one") from None
     if not isinstance(contents, dict):
-        raise UserError(f"{path}: not a checkpoint: it holds no dict; train.py makes one")
+        raise UserError(f"{path}: not a checkpoint: it contains no dict; train.py makes one")
     return contents
 
 
 def _check_archive(path: str | Path) -> None:
-    """Raises ValueError for a file that would unpack to more than its size, or call what we never
-    call: weights_only runs no code, but knows functions that allocate whatever they are told."""
+    """Check that a file unpacks to no more than its size and calls only ``ALLOWED_GLOBALS``.
+
+    torch.load(weights_only=True) runs no code, but it knows functions that allocate any amount of
+    memory. Raises ValueError.
+    """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
@@ -97,10 +101,10 @@ def _check_archive(path: str | Path) -> None:
 
 
 def check_like(found: Any, expected: Any, where: str) -> None:
-    """Hold what a file holds against what this very run would save: the same keys, types, shapes
-    and dtypes, and finite numbers. Fused optimizers ask nothing: they would read and write out of
-    the bounds of a tensor of another size.
+    """Check that a loaded value has the structure of what this run would save: the same keys,
+    types, shapes and dtypes, and finite numbers.
 
+    Fused optimizers do not check sizes: with a wrong tensor they would access memory out of bounds.
     Raises UserError that names the first place that differs.
     """
     same = type(found) is type(expected)
@@ -130,7 +134,7 @@ def check_like(found: Any, expected: Any, where: str) -> None:
 
 
 def check_tokens(tokens: Any, where: str) -> tuple[str, ...]:
-    """The vocabulary that a file holds. Raises UserError for anything else."""
+    """Return ``tokens`` from a file as a vocabulary. Raises UserError if they cannot be one."""
     good = (
         isinstance(tokens, (tuple, list))
         and all(isinstance(token, str) and len(token) == 1 for token in tokens)
@@ -142,16 +146,16 @@ def check_tokens(tokens: Any, where: str) -> tuple[str, ...]:
 
 
 def save_checkpoint(path: str | Path, model: CharRNN, **extra: Any) -> None:
-    """Save a dict: the notebook's four keys, ``drop_prob``, ``cell`` and what ``extra`` names.
+    """Save a model as a dict: the notebook's four keys, ``drop_prob``, ``cell`` and ``extra``.
 
-    The notebook's own lines load it. ``path`` is replaced in one step. Raises OSError, and
-    UserError for weights that are not finite numbers.
+    The notebook's own code can load it. An existing file is replaced in one step. Raises OSError,
+    and UserError for weights that are not finite.
     """
     save_dict(path, contents_of(model) | extra)
 
 
 def contents_of(model: CharRNN) -> dict[str, Any]:
-    """The dict that is saved of a model."""
+    """Return the dict that is saved for a model."""
     return {
         "n_hidden": model.n_hidden,
         "n_layers": model.n_layers,
@@ -164,9 +168,9 @@ def contents_of(model: CharRNN) -> dict[str, Any]:
 
 @torch.no_grad()
 def check_saveable(model: CharRNN) -> None:
-    """Check that a model, changed as it may be, computes the same after it was saved and loaded.
+    """Check that a model, whose code may have been changed, computes the same after loading.
 
-    Raises UserError where it does not.
+    Raises UserError if it does not.
     """
     device = model.fc.weight.device
     ids = torch.arange(8, device=device)[None] % len(model.unique_tokens)
@@ -188,22 +192,22 @@ def check_saveable(model: CharRNN) -> None:
 
 @torch_defaults()
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CharRNN:
-    """The model in a checkpoint of ours or the notebook's, in evaluation mode (dropout off).
+    """Load a model, saved by this program or by the notebook, in evaluation mode (no dropout).
 
-    Raises UserError if the file holds no such model.
+    Raises UserError if the file contains no such model.
     """
     return build_model(load_dict(path), path).to(device).eval()
 
 
 def build_model(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
-    """The model a checkpoint dict describes, checked before anything of its size is allocated.
+    """Build the model of a checkpoint dict. It is checked before memory of its size is allocated.
 
-    Raises UserError that names ``path`` and the first thing that is wrong.
+    Raises UserError that names ``path`` and the first problem.
     """
     if "state" in checkpoint and "state_dict" not in checkpoint:
         raise UserError(
-            f"{path}: not a model but what a run needs to go on: python train.py --resume "
-            f"{shell_name(path)}; its model lies beside it, with .net at the end"
+            f"{path}: not a model but the state of a run: resume it with python train.py --resume "
+            f"{shell_name(path)}; its model is beside it and ends in .net"
         )
 
     def require(condition: bool, problem: str) -> None:
@@ -226,9 +230,9 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
         )
         require(
             stored and weight.is_contiguous() and bool(weight.float().isfinite().all()),
-            f"{brief(name)} holds values that are not finite numbers",
+            f"{brief(name)} contains values that are not finite numbers",
         )
-    # before anything is built of a claimed size: each layer has weights, each unit a number
+    # sizes may be made up: each layer must have weights, and each unit a number
     require(n_layers <= len(weights), f"state_dict has no weights of {n_layers} layers")
     largest = max(weight.numel() for weight in weights.values())
     require(n_hidden <= largest, f"state_dict has no weights of {n_hidden} units")
@@ -237,9 +241,9 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
     drop_prob = checkpoint.get("drop_prob", 0.5)
     require(type(drop_prob) is float and 0 <= drop_prob < 1, "drop_prob is not in [0, 1)")
 
-    with torch.device("meta"):  # no time for random weights that are replaced at once
+    with torch.device("meta"):  # random weights would be replaced at once
         model = CharRNN(tokens, n_hidden, n_layers, drop_prob, cell)
-    expected = model.state_dict()  # of the model as the code builds it, changed as it may be
+    expected = model.state_dict()  # of the model as the code builds it now
     for name in (*expected, *weights):
         found, wanted = (
             tuple(state[name].shape) if name in state else "none" for state in (weights, expected)

@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""Choose the device and the precision."""
 
 import ctypes
 import re
@@ -11,15 +11,15 @@ from torch import nn
 from charrnn.errors import UserError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-# before, dropout was left out of nn.LSTM's backward pass on MPS, evaluation read what training had
-# built, and the fused optimizer took steps that were not finite
+# in older versions nn.LSTM on MPS leaves dropout out of its backward pass, evaluation uses what
+# training cached, and the fused optimizer applies steps that are not finite
 MPS_SINCE = (2, 14)
 
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Make new tensors float32 and on the CPU unless told otherwise, whatever defaults the caller
-    has set; also a decorator."""
+    """Make float32 and the CPU the defaults for new tensors, whatever the caller has set. It is a
+    decorator, too."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_default_dtype(torch.float32)
     try:
@@ -31,7 +31,7 @@ def torch_defaults() -> Iterator[None]:
 
 
 def mps_problem() -> str:
-    """Why an Apple GPU that is there is not used; empty where it can be, or there is none."""
+    """Return why an Apple GPU cannot be used; "" if it can, or if there is none."""
     version = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2]))
     if not torch.backends.mps.is_available() or version >= MPS_SINCE:
         return ""
@@ -43,13 +43,14 @@ def mps_problem() -> str:
 
 
 def device_notes(name: str, device: torch.device) -> list[str]:
-    """What to say of the choice of ``device`` by this name: why it is not the best one there."""
+    """Return sentences on why ``device``, chosen by this name, is not the best one there."""
     problem = mps_problem() if name == "auto" and device.type == "cpu" else ""
     return [f"on the CPU: {problem} to use it"] if problem else []
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto``: the first there of cuda, mps, cpu. Raises UserError for one that is not there."""
+    """Return the device of this name; ``auto`` is the first available of cuda, mps and cpu. Raises
+    UserError for a device that is not available."""
     mps = torch.backends.mps.is_available() and not mps_problem()
     has = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     if name == "auto":
@@ -70,11 +71,11 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of the training step's products; weights and the optimizer stay float32.
+    """Return the precision of a training step's products; weights and optimizer stay float32.
 
-    ``auto``: bfloat16 on a CPU that has it in hardware, float16 on CUDA from capability 7.0 (what
-    cuDNN's LSTM computes in under autocast, whichever dtype it is asked for), else float32. Raises
-    UserError for what the device cannot do.
+    ``auto`` is bfloat16 on a CPU that has it in hardware, float16 on CUDA from capability 7.0
+    (cuDNN's LSTM computes in it under autocast, whichever dtype is set), and float32 elsewhere.
+    Raises UserError for a precision in which the device cannot train.
     """
     if name == "auto":
         fast = fast_dtype(device)
@@ -92,7 +93,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """The precision that beats float32 there, if any does."""
+    """Return the precision that is faster than float32 on this device, or float32."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
         return torch.float16
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # torch >= 2.11
@@ -103,7 +104,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def can_train(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a training step can be made there in this precision: found out by making one."""
+    """Return whether the device can train in this precision, by making a small step."""
     if dtype == torch.float32:
         return True
     try:
@@ -117,8 +118,8 @@ def can_train(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Have malloc keep what is freed: a training step frees hundreds of MB, which the kernel would
-    take back and zero again for the next one. For glibc (mallopt(3)); others are left alone."""
+    """Make malloc keep freed memory. A training step frees hundreds of MB, which the kernel would
+    zero again for the next step. Only glibc can do that (mallopt(3))."""
     with suppress(AttributeError, OSError, TypeError):  # no mallopt there
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: everything on the heap
@@ -126,8 +127,8 @@ def keep_freed_memory() -> None:
 
 
 def has_persistent_lstm(device: torch.device) -> bool:
-    """Whether PyTorch has cuDNN keep the weights of one LSTM layer on the chip there, in float16
-    (``use_persist_device_heuristics`` in its aten/src/ATen/native/cudnn/RNN.cpp)."""
+    """Return whether cuDNN keeps the weights of one LSTM layer on the chip here, in float16
+    (``use_persist_device_heuristics`` in PyTorch's aten/src/ATen/native/cudnn/RNN.cpp)."""
     if device.type != "cuda" or torch.version.hip:
         return False
     chip = torch.cuda.get_device_properties(device)

@@ -14,30 +14,30 @@ from charrnn.network.model import CharRNN, Hidden, eval_mode, map_hidden
 from charrnn.text.split import MOST_PAIRED, pair_costs
 
 CONTEXT = 1024  # characters after which a trained model has forgotten what came before them
-SHORT_CONTEXT = 256  # adds at most 0.005 nats to a figure on the way
-PIECES = 64  # that a figure on the way is of
-PLACES = 100  # where the first of them may begin
+SHORT_CONTEXT = 256  # the same for an evaluation on the way; costs at most 0.005 nats
+PIECES = 64  # read by an evaluation on the way
+PLACES = 100  # tried for the first of them
 MOST_ROWS = 64  # read side by side: more make a step no faster
 MOST_NUMBERS = 1 << 22  # of one-hot input, and of logits, at a time
-COMPARED = 256  # characters of each row, to find a model that loses its way
+COMPARED = 256  # characters of each row that are read twice, to find a model that loses its way
 
 
 class Evaluation(NamedTuple):
-    """Of a whole text, in nats per character."""
+    """The result for a whole text, in nats per character."""
 
     loss: float
-    cold_start_gap: float  # how much more a character costs after CONTEXT than when reading on
+    cold_start_gap: float  # how much more a character costs after CONTEXT than in its full context
 
 
 @torch.no_grad()
 def read(
     model: CharRNN, ids: Tensor, places: Tensor, hidden: Hidden, at_a_time: int = 64
 ) -> Iterator[tuple[Tensor, Tensor, Hidden]]:
-    """Read the characters ``ids[places]``, ``places`` ``[R, T]`` in rows side by side, some of each
-    row at a time.
+    """Read the characters ``ids[places]``, where ``places`` ``[R, T]`` are rows side by side.
 
-    Yields the logits after each of them ``[R, C, V]``, their places ``[R, C]``, and the state after
-    the last of them. ``at_a_time``: the largest C, which is smaller for a large vocabulary.
+    Yield, for some characters of each row at a time, the logits after them ``[R, C, V]``, their
+    places ``[R, C]``, and the state after the last of them. C is at most ``at_a_time``, and less
+    for a large vocabulary.
     """
     n_rows, n_labels = len(places), len(model.unique_tokens)
     chunk = max(1, min(at_a_time, MOST_NUMBERS // max(1, n_rows * n_labels)))
@@ -47,7 +47,7 @@ def read(
 
 
 def state_after(model: CharRNN, ids: Tensor, places: Tensor, hidden: Hidden) -> Hidden:
-    """The state after reading ``ids[places]`` from the state ``hidden``."""
+    """Return the state after reading ``ids[places]`` from the state ``hidden``."""
     for _, _, after in read(model, ids, places, hidden):
         hidden = after
     return hidden
@@ -80,12 +80,13 @@ def read_rows(
 
 @torch_defaults()
 def evaluate(model: CharRNN, ids: Tensor, dtype: torch.dtype | None = None) -> float:
-    """Cross-entropy in nats per character of ``ids[1:]``, each given what comes before it.
+    """Return the cross-entropy in nats per character of ``ids[1:]``, each given all before it.
 
-    The text is cut into rows, of at least 2,048 characters, read side by side; each first reads the
-    1,024 characters before it, unscored, so that the whole takes at most 1.5 passes over the text
-    and is within 1e-3 of reading a trained model from end to end. ``dtype``: the precision of the
-    products (autocast); None: that of the weights. Raises UserError for fewer than 2 characters.
+    The text is cut into rows of at least 2,048 characters, which are read side by side. Each row
+    first reads the 1,024 characters before it without scoring them. So an evaluation takes at most
+    1.5 passes over the text, and for a trained model it is within 1e-3 of reading from end to end.
+    ``dtype`` is the precision of the products (autocast), by default that of the weights. Raises
+    UserError for fewer than 2 characters.
     """
     return evaluate_all(model, ids, dtype, compared=0).loss
 
@@ -98,10 +99,10 @@ def evaluate_all(
     on_progress: Callable[[float], object] = lambda share: None,
     compared: int = COMPARED,
 ) -> Evaluation:
-    """The loss that ``evaluate`` returns, and whether its rows are scored as a text that is read
-    from end to end: ``compared`` characters of each are read again after all of the row before.
+    """Return the loss of ``evaluate``, and how far it is from reading the text from end to end.
 
-    ``on_progress`` is called now and then with the share of the rows read so far.
+    For that the first ``compared`` characters of each row are read again after all of the row
+    before. ``on_progress`` is called with the share of the text read so far.
     """
     if len(ids) < 2:
         raise UserError(f"{len(ids)} characters: evaluating needs at least 2")
@@ -128,12 +129,12 @@ def evaluate_all(
 
 
 def choose_pieces(train_ids: Tensor, val_ids: Tensor, n_tokens: int, n_chars: int) -> Tensor:
-    """Where the pieces begin that ``evaluate_pieces`` reads, ``[PIECES]``, or nothing where
-    reading all of ``val_ids`` is no more work.
+    """Return where the pieces begin that ``evaluate_pieces`` reads, ``[PIECES]``; an empty tensor
+    if reading all of ``val_ids`` is no more work.
 
-    They are spread evenly, and placed so that their pairs of characters are as costly as those of
-    the whole text, by the pairs of the training text: else a few hard pages more or less would
-    decide the figure.
+    The pieces are spread evenly. Of ``PLACES`` places for the first one, the one is chosen for
+    which a bigram model of the training text gives the pieces the loss of the whole text: otherwise
+    a few hard pages more or less would decide the figure.
     """
     if n_chars + PIECES * SHORT_CONTEXT >= len(val_ids):
         return torch.empty(0, dtype=torch.long)
@@ -156,8 +157,9 @@ def choose_pieces(train_ids: Tensor, val_ids: Tensor, n_tokens: int, n_chars: in
 def evaluate_pieces(
     model: CharRNN, ids: Tensor, starts: Tensor, n_chars: int, dtype: torch.dtype | None = None
 ) -> float:
-    """About what ``evaluate`` returns, from ``n_chars`` characters in pieces of equal length that
-    begin at ``starts``, each after 256 that are not scored. Without ``starts`` all is read."""
+    """Estimate the loss of ``evaluate`` from ``n_chars`` characters, in pieces of equal length that
+    begin at ``starts``, each after 256 characters that are not scored. Without ``starts`` the whole
+    text is read."""
     if not len(starts):
         return evaluate(model, ids, dtype)
     width = -(-n_chars // len(starts))
@@ -172,13 +174,14 @@ def evaluate_pieces(
 
 
 def _precision(model: CharRNN, dtype: torch.dtype | None) -> torch.autocast:
-    """Autocast to ``dtype``, whatever surrounds it; None: the precision of the weights."""
+    """Return the context that autocasts to ``dtype``; None is the precision of the weights."""
     rounded = dtype not in (None, torch.float32)
     return torch.autocast(model.fc.weight.device.type, dtype, enabled=rounded)
 
 
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of each character ``[R, C]`` in nats: logits ``[R, C, V]``, ids ``[R, C]``."""
+    """Return the cross-entropy in nats of each character ``[R, C]``: logits ``[R, C, V]``, ids
+    ``[R, C]``."""
     wanted = targets.to(logits.device).long().flatten()
     losses = F.cross_entropy(logits.float().flatten(0, 1), wanted, reduction="none")
     return losses.view(targets.shape)

@@ -1,4 +1,4 @@
-"""A model from a file, with what the file says of its run."""
+"""A model loaded from a file, with what the file says about its run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from charrnn.text.split import split_text
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint that was read: the network, and the plain values beside it."""
+    """A loaded checkpoint: the network, and the dict it was built from."""
 
     path: str
     net: CharRNN
@@ -22,60 +22,60 @@ class LoadedModel:
 
     @property
     def description(self) -> str:
-        """Its file, cell and size, in words."""
+        """The file, the cell and the size, in words."""
         net = self.net
         return f"{self.path}: {net.cell} {net.n_hidden} \u00d7 {net.n_layers}"
 
     def trained_on(self, corpus: Corpus) -> bool | None:
-        """Whether this is the text of its training; None if the checkpoint does not say."""
+        """Return whether the model was trained on this text; None if that is not known."""
         _, known = self.own_text()
         return known == corpus.fingerprint if known else None
 
     def setting(self, name: str, kind: type, default: Any) -> Any:
-        """A setting of its run, where the checkpoint has one of this type; it may hold anything."""
+        """Return a setting of its run, or ``default`` if the checkpoint has none of this type."""
         settings = self.checkpoint.get("settings")
         value = settings.get(name) if isinstance(settings, dict) else None
         return value if type(value) is kind else default
 
     def val_frac(self) -> float:
-        """The share of its text that training held out; 0.1 if the checkpoint does not say."""
+        """Return the share of the text that was held out; 0.1 if the checkpoint does not say."""
         val_frac = self.checkpoint.get("val_frac", 0.1)
         return val_frac if isinstance(val_frac, float) and 0 < val_frac < 1 else 0.1
 
     def own_text(self) -> tuple[str, str]:
-        """The encoding and the fingerprint of the text of its training; "" for one it lacks."""
+        """Return encoding and fingerprint of the text it was trained on; "" if one is missing."""
         known = self.checkpoint.get("fingerprint")
         return self.setting("encoding", str, "utf-8"), known if isinstance(known, str) else ""
 
     @property
     def loss(self) -> float | None:
-        """Its held-out loss in nats per character; None if the checkpoint does not say."""
+        """The held-out loss in nats per character; None if the checkpoint does not say."""
         loss = self.checkpoint.get("val_loss")
         return loss if isinstance(loss, float) and 0 <= loss < 100 else None
 
     @property
     def text_name(self) -> str:
-        """The name of the text of its training; "" if the checkpoint does not say."""
+        """The name of the text it was trained on; "" if the checkpoint does not say."""
         text = self.checkpoint.get("text")
         name = text.get("name") if isinstance(text, dict) else None
         return name if isinstance(name, str) else ""
 
     def how_split(self) -> tuple[str, float, int]:
-        """What decided which part of its text training held out: --val-split, the share, and the
-        seed unless that is the end."""
+        """Return what decides which part of the text was held out: --val-split, the share, and the
+        seed (0 if the end was held out)."""
         val_split = self.setting("val_split", str, "end")
         seed = self.setting("seed", int, 0) % 2**63 if val_split != "end" else 0
         return val_split, self.val_frac(), seed
 
     def held_out(self, corpus: Corpus) -> Tensor:
-        """The ids of what training held out of this text. Raises UserError as split_text does."""
+        """Return the held-out ids of this text. Raises UserError as ``split_text`` does."""
         val_split, val_frac, seed = self.how_split()
         tokens = corpus.vocabulary.tokens
         return split_text(corpus.ids, val_frac, tokens, val_split, seed, corpus.file_ends)[1]
 
 
 def load_model(path: str, device: str) -> LoadedModel:
-    """The model in a checkpoint, in evaluation mode. Raises UserError for what holds none."""
+    """Load a model in evaluation mode. Raises UserError as ``build_model`` does."""
     checkpoint = load_dict(path)
     return LoadedModel(
         path, build_model(checkpoint, path).to(pick_device(device)).eval(), checkpoint

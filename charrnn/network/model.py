@@ -12,8 +12,8 @@ from charrnn.network.device import has_persistent_lstm
 from charrnn.text.vocabulary import Vocabulary
 
 Hidden = tuple[Tensor, Tensor] | Tensor  # (h, c); h alone without LSTM: [n_layers, B, n_hidden]
-# The one place to add a cell: anything that is called as nn.LSTM is, such as "relu":
-# partial(nn.RNN, nonlinearity="relu"). Flags, files and sampling follow.
+# Add a cell here: anything that is called like nn.LSTM, for example
+# "relu": partial(nn.RNN, nonlinearity="relu"). Flags, files and sampling follow.
 CELLS: dict[str, Callable[..., nn.Module]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 LONGEST_MEMORY = 200  # characters, before training; cold starts keep such units from running away
 
@@ -21,13 +21,13 @@ LONGEST_MEMORY = 200  # characters, before training; cold starts keep such units
 class CharRNN(nn.Module):
     """One-hot characters -> LSTM -> dropout -> linear -> logits.
 
-    The recurrent layers are called ``lstm`` whatever the cell, which is one of ``CELLS``.
-    In training ``drop_prob`` of each layer's outputs are dropped, and ``input_drop`` of the
-    characters hidden: read as nothing, though still to be predicted (as words are in Gal and
-    Ghahramani 2016, arXiv:1512.05287, section 4.2, each by itself).
+    The recurrent layers are called ``lstm`` whatever the cell, which is one of ``CELLS``. In
+    training a share ``drop_prob`` of each layer's outputs is dropped, and a share ``input_drop`` of
+    the characters is hidden: the model reads zeros instead, but still has to predict them (as Gal
+    and Ghahramani 2016, arXiv:1512.05287, section 4.2, do with words).
     """
 
-    has_cell_state: torch.jit.Final[bool]  # the state is a pair (h, c), as an LSTM's, or h alone
+    has_cell_state: torch.jit.Final[bool]  # whether the state is a pair (h, c) as in an LSTM
     __jit_unused_properties__ = ("is_faster_by_layer",)
 
     def __init__(
@@ -61,20 +61,24 @@ class CharRNN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Orthogonal recurrent weights (Saxe et al. 2014, arXiv:1312.6120); a forget-gate bias of 1
-        (Jozefowicz et al. 2015, section 2.2), but of each 32 units one that keeps what it takes in
-        for up to ``LONGEST_MEMORY`` characters ("chrono initialization" of Tallec and Ollivier
-        2018, arXiv:1804.11188); the rest as wide as the layer it feeds."""
+        """Initialize all weights.
+
+        Recurrent weights are orthogonal (Saxe et al. 2014, arXiv:1312.6120). The forget-gate bias
+        is 1 (Jozefowicz et al. 2015, section 2.2), except that one unit in 32 starts with a longer
+        memory, of up to ``LONGEST_MEMORY`` characters ("chrono initialization" of Tallec and
+        Ollivier 2018, arXiv:1804.11188). All other weights are normal with a standard deviation of
+        1 / sqrt(n_hidden).
+        """
         if self.fc.weight.is_meta:  # about to be loaded
             return
-        own = not isinstance(self.lstm, nn.RNNBase)  # a cell of your own begins as it likes
+        own = not isinstance(self.lstm, nn.RNNBase)  # an added cell initializes itself
         for name, weight in () if own else self.lstm.named_parameters():
             if "bias" in name:
                 nn.init.zeros_(weight)
                 if "bias_ih" in name and self.has_cell_state:
                     take_in, keep, *_ = weight.data.split(self.n_hidden)  # gates; then cell, output
                     nn.init.ones_(keep)
-                    # else it is found late, or by chance, how to count the characters of a line
+                    # else the model learns late, or never, to count the characters of a line
                     memory = torch.linspace(LONGEST_MEMORY, 1, self.n_hidden // 32).log()
                     keep[: len(memory)] = memory
                     take_in[: len(memory)] = -memory
@@ -87,9 +91,10 @@ class CharRNN(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """``x``: ids ``[B, T]`` or one-hot ``[B, T, V]``; hidden: as ``init_hidden`` gives it.
+        """Return the logits of each next character ``[B * T, V]`` and the new hidden state.
 
-        Returns the logits of each next character ``[B * T, V]`` and the new hidden state.
+        ``x`` are ids ``[B, T]`` or one-hot vectors ``[B, T, V]``; ``hidden`` is a state as
+        ``init_hidden`` returns it.
         """
         if x.dim() == 2:
             x = one_hot_encode(x, len(self.unique_tokens)).to(self.fc.weight.dtype)
@@ -98,7 +103,7 @@ class CharRNN(nn.Module):
         return self.fc(self.dropout(output).flatten(0, 1)), hidden
 
     def recurrent(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """What ``self.lstm`` computes, in the fastest way there is."""
+        """Return what ``self.lstm`` computes, in the fastest way for this device."""
         if not torch.jit.is_scripting():
             layers = self.layer_by_layer if self.is_faster_by_layer else self.lstm
             return layers(x, hidden)
@@ -116,9 +121,11 @@ class CharRNN(nn.Module):
         return fits and has_persistent_lstm(device) and torch.is_autocast_enabled("cuda")
 
     def layer_by_layer(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """What ``self.lstm`` computes, one layer after the other: the LSTM whose weights stay on
-        the chip from character to character (Diamos et al. 2016, "Persistent RNNs") has one layer,
-        and inputs whose width is a multiple of 128."""
+        """Return what ``self.lstm`` computes, calling cuDNN for one layer at a time.
+
+        cuDNN keeps the weights on the chip between characters (Diamos et al. 2016, "Persistent
+        RNNs") only for a single layer whose input width is a multiple of 128.
+        """
         lstm, states = cast(nn.LSTM, self.lstm), []
         all_weights = cast(list[list[Tensor]], lstm.all_weights)
         for layer, (w_ih, *others) in enumerate(all_weights):
@@ -136,7 +143,7 @@ class CharRNN(nn.Module):
     def init_hidden(
         self, batch_size: int, weight_device: torch.device | str | None = None
     ) -> Hidden:
-        """Zeros: (h, c), each ``[n_layers, batch_size, n_hidden]``; without LSTM only h."""
+        """Return zeros (h, c), each ``[n_layers, batch_size, n_hidden]``; h alone without LSTM."""
         weight = self.fc.weight
         shape = (self.n_layers, batch_size, self.n_hidden)
         zeros = weight.new_zeros(shape, device=weight_device or weight.device)
@@ -144,7 +151,7 @@ class CharRNN(nn.Module):
 
 
 def map_hidden(function: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
-    """``function`` of each tensor of a state."""
+    """Apply ``function`` to each tensor of a state."""
     if isinstance(hidden, Tensor):
         return function(hidden)
     h, c = hidden
@@ -152,18 +159,18 @@ def map_hidden(function: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
 
 
 def detach(hidden: Hidden) -> Hidden:
-    """The same state without its history: gradients stop here (truncated BPTT)."""
+    """Return the state without its history, so that gradients stop here (truncated BPTT)."""
     return map_hidden(Tensor.detach, hidden)
 
 
 def keep_rows(hidden: Hidden, kept: Tensor) -> Hidden:
-    """The state of the rows that are ``kept`` ``[B]``, zeros for the others."""
+    """Return the state with zeros in all rows but those ``kept`` ``[B]`` bool."""
     return map_hidden(lambda h: h.where(kept[:, None], 0), hidden)
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Within it dropout is off; after it, or an exception, the model's mode is what it was."""
+    """Switch dropout off, and restore the model's mode at the end."""
     was_training = model.training
     model.eval()
     try:
@@ -174,9 +181,9 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def copy_weights(source: CharRNN, target: CharRNN) -> int:
-    """Copy the weights of ``source`` into ``target``, which knows all its characters.
+    """Copy the weights of ``source`` into ``target``, which knows all characters of the source.
 
-    What belongs to characters new to the source stays as it was; returns how many those are.
+    Weights of characters that are new to the source are left alone; return how many those are.
     """
     places = torch.tensor([target.char2int[char] for char in source.unique_tokens])
     ours = target.state_dict()
@@ -187,7 +194,7 @@ def copy_weights(source: CharRNN, target: CharRNN) -> int:
             ours[name][places] = weight.to(ours[name].device)
         elif weight.shape == ours[name].shape:
             ours[name].copy_(weight)
-        else:  # of a cell of your own: the dimension that differs is that of the characters
+        else:  # of an added cell: the dimension that differs is that of the characters
             pairs = enumerate(zip(weight.shape, ours[name].shape, strict=True))
             dim = next(i for i, (old, new) in pairs if old != new)
             ours[name].index_copy_(dim, places.to(ours[name].device), weight.to(ours[name].device))
@@ -195,5 +202,5 @@ def copy_weights(source: CharRNN, target: CharRNN) -> int:
 
 
 def one_hot_encode(int_words: Tensor, n_labels: int) -> Tensor:
-    """``[B, T]`` ids -> ``[B, T, n_labels]`` float32, a single 1 per character."""
+    """Return one-hot vectors ``[B, T, n_labels]`` float32 of ids ``[B, T]``."""
     return F.one_hot(int_words.long(), n_labels).float()

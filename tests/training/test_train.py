@@ -520,7 +520,9 @@ def test_the_notebook_carries_every_state() -> None:
 def test_installed_it_has_its_name_version_and_dependencies() -> None:
     import tomllib
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    contents = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert contents["tool"]["setuptools"]["py-modules"] == ["train", "sample"]
+    project = contents["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     assert sorted(needed) == sorted((ROOT / "requirements.txt").read_text().split("\n")[:-1])
 
