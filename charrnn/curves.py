@@ -1,4 +1,4 @@
-"""Draw the losses of runs, from the .jsonl files that train.py leaves, on a page."""
+"""Make a page of the losses of runs, from the .jsonl files of train.py."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""How well a model predicts a text: lines of JSON with the loss, and a page of its surprise."""
+"""Print how well a model predicts a text, as lines of JSON, and make the page of its surprise."""
 
 import codecs
 import json
@@ -33,14 +33,15 @@ MOST_SHOWN = 200  # characters of the longest copied run
 
 
 def print_json(line: dict[str, Any]) -> None:
-    """A line of JSON. Raises UserError for a loss that is no number, which JSON has no word for."""
+    """Print a line of JSON. Raises UserError for a loss that is not finite, which JSON cannot
+    express."""
     if not all(math.isfinite(value) for value in line.values() if isinstance(value, float)):
         raise UserError("the model's weights are too large: its loss is not a number")
     print(json.dumps(line), flush=True)
 
 
 def info_of(model: LoadedModel) -> dict[str, Any]:
-    """What a checkpoint says of its run, as values that JSON has."""
+    """Return what a checkpoint says about its run, as values that JSON has."""
     net, known = model.net, model.checkpoint
     about = {
         "ckpt": model.path,
@@ -55,7 +56,8 @@ def info_of(model: LoadedModel) -> dict[str, Any]:
 
 
 def plain(value: object, depth: int = 4) -> Any:
-    """``value`` where it is plain, else what kind of thing it is: the file may hold anything."""
+    """Return ``value`` if it is plain, else the name of its type, since the file may contain
+    anything."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, (str, int)):
@@ -104,9 +106,9 @@ def score_line(
 
 
 def lines_of_stdin(encoding: str) -> Iterator[str]:
-    """The lines of standard input as they come; bytes that are no text become U+FFFD.
+    """Yield the lines of standard input as they arrive; bytes that cannot be decoded become U+FFFD.
 
-    Raises UserError for one that is closed or a device.
+    Raises UserError if it is closed or a device.
     """
     rest, decoder = "", None
     for raw in chain(read_stream(0, "--text -"), [b""]):
@@ -118,7 +120,7 @@ def lines_of_stdin(encoding: str) -> Iterator[str]:
 
 
 def score_lines(models: list[LoadedModel], args: Namespace) -> None:
-    """A line of JSON for each text, or for each line of standard input, and each model."""
+    """Print a line of JSON for each text, or for each line of standard input, and each model."""
     encoding, reader = check_encoding(args.encoding or "utf-8"), Reader(models)
     for line in lines_of_stdin(encoding) if args.text == ["-"] else args.text:
         for scored in score_line(reader, line, args.top, args.words, args.end):
@@ -126,7 +128,7 @@ def score_lines(models: list[LoadedModel], args: Namespace) -> None:
 
 
 def score_text(models: list[LoadedModel], args: Namespace) -> None:
-    """A line of JSON for each model, and the page."""
+    """Print a line of JSON for each model, and write the page."""
     corpus = read_corpus(args, models)
     if args.surprise:
         inputs = [*args.ckpt, *corpus.paths]

@@ -1,5 +1,5 @@
-"""Which units of a model follow quotes, lines, words: a page as in Karpathy et al. 2015,
-arXiv:1506.02078."""
+"""Find which units of a model follow quotes, lines, words, and make a page as in Karpathy et al.
+2015, arXiv:1506.02078."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Make a page that writes: a model and what runs it, in one HTML file for any browser."""
+"""Make a page that generates text: a model and the code that runs it, in one HTML file."""
 
 import base64
 import math
@@ -28,8 +28,8 @@ HOW = (
 
 
 def pack(weight: Tensor, weights: str) -> bytes:
-    """A weight's numbers, little-endian: vectors as float32; matrices as float16, or as int8 from
-    -127 to 127 after a float32 scale per row, which each of the row's numbers is multiplied by."""
+    """Return the bytes of a weight, little-endian. Vectors are float32. Matrices are float16, or
+    int8 from -127 to 127 after a float32 scale for each row."""
     weight = weight.detach()
     if weight.dim() == 1:
         return weight.numpy().astype("<f4").tobytes()
@@ -41,7 +41,8 @@ def pack(weight: Tensor, weights: str) -> bytes:
 
 
 def facts_of(model: LoadedModel) -> list[str]:
-    """The facts for the page's caption: size, and text and held-out loss if the file has them."""
+    """Return the facts for the page's caption: the size, and the text and loss if the file has
+    them."""
     net = model.net
     size = sum(weight.numel() for weight in net.parameters())
     facts = [f"{net.cell.upper()}, {net.n_hidden} x {net.n_layers}: {size:,} weights"]
@@ -54,7 +55,8 @@ def facts_of(model: LoadedModel) -> list[str]:
 
 
 def share_page(loaded: LoadedModel, title: str | None, prime: str, weights: str) -> str:
-    """The whole page. ``title`` and ``prime`` are any text; ``weights``: float16 or int8."""
+    """Return the whole page. ``title`` and ``prime`` are any text; ``weights`` is float16 or
+    int8."""
     model, name, loss = loaded.net, loaded.text_name[:100], loaded.loss
     tensors = model.state_dict()
     model_data = {
@@ -84,7 +86,8 @@ def share_page(loaded: LoadedModel, title: str | None, prime: str, weights: str)
 
 
 def require_page(path: str) -> None:
-    """Raises UserError if ``path`` is a file that is neither empty nor an earlier page of ours."""
+    """Raises UserError if ``path`` is a file that is neither empty nor a page written by
+    charrnn."""
     if not os.path.isfile(path):
         return
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Scales, ticks and paths of the figures, as SVG."""
+"""Scales, axis ticks, texts and paths of the figures, as SVG."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,14 +9,15 @@ SERIES = 8  # colours of lines, --series-1 to --series-8 in style.css
 
 
 def scale(low: float, high: float, first: float, last: float) -> Callable[[float], float]:
-    """Where a value between ``low`` and ``high`` lies between two coordinates, to 0.01."""
+    """Return a function from values between ``low`` and ``high`` to coordinates, rounded to
+    0.01."""
     span = high - low or 1.0
     return lambda value: round(first + (value - low) / span * (last - first), 2)
 
 
 def ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """Round values from ``low`` to ``high`` to mark on an axis: at least two, in at most ``most``
-    steps (5 or more) of 1, 2 or 5 times a power of ten."""
+    """Return round values from ``low`` to ``high`` to mark on an axis: at least two, in at most
+    ``most`` steps (5 or more) of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
     size = 10 ** math.floor(math.log10((high - low) / most))
@@ -25,30 +26,30 @@ def ticks(low: float, high: float, most: int = 8) -> list[float]:
 
 
 def short_number(value: float) -> str:
-    """A number for an axis: 2,500,000 is 2.5M."""
+    """Return a number for an axis: 2,500,000 is 2.5M."""
     size, unit = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M")) if abs(value) >= s), (1, ""))
     return f"{value / size:,.6g}{unit}"
 
 
 def series_colour(i: int) -> str:
-    """The colour of the ``i``-th line of a figure, as CSS; they come round after SERIES."""
+    """Return the CSS colour of the ``i``-th line of a figure; after SERIES lines they repeat."""
     return f"var(--series-{i % SERIES + 1})"
 
 
 def svg_text(kind: str, x: float, y: float, words: str, style: str = "") -> str:
-    """An SVG text of the class ``kind`` at a place; ``style``: attributes more."""
+    """Return an SVG text of the class ``kind``; ``style`` has more attributes."""
     style = f" {style}" if style else ""
     return f'<text class="{kind}"{style} x="{x:g}" y="{y:g}">{escape(words)}</text>'
 
 
 def svg_path(kind: str, d: str, style: str = "") -> str:
-    """An SVG path of the class ``kind``; ``style``: attributes more."""
+    """Return an SVG path of the class ``kind``; ``style`` has more attributes."""
     style = f" {style}" if style else ""
     return f'<path class="{kind}"{style} d="{d}"/>'
 
 
 def path_through(pairs: Sequence[tuple[float, float]]) -> str:
-    """The ``d`` of an SVG path through points; a NaN parts it."""
+    """Return the ``d`` of an SVG path through points; a NaN interrupts the path."""
     drawn, pen = "", "M"
     for x, y in pairs:
         known = not math.isnan(x + y)

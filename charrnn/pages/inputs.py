@@ -1,5 +1,5 @@
-"""Checkpoints and a text for the programs that look at models reading: which part of the text, as
-which ids, and what had to be left out."""
+"""Load the text for charrnn.eval and charrnn.neurons: choose the part, encode it for each model,
+and count the characters that a model does not know."""
 
 import os
 import unicodedata
@@ -26,7 +26,7 @@ AT_A_TIME = 1 << 20  # characters at a time, of which several copies are made
 
 @dataclass(frozen=True)
 class Text:
-    """A text as each of the models reads it."""
+    """A text as the models read it."""
 
     name: str
     ids: list[Tensor]  # [T] of each model, without what one of them does not know
@@ -41,7 +41,7 @@ class Text:
 
 
 def add_reading_flags(p: Parser) -> None:
-    """The flags of a program that has models read a text."""
+    """Add the flags of a program in which models read a text."""
     p.add_argument(
         "--data",
         metavar="PATH",
@@ -81,8 +81,8 @@ def read_corpus(args: Namespace, models: list[LoadedModel]) -> Corpus:
 
 
 def _find(model: LoadedModel, name: str) -> list[str] | None:
-    """The data that a model names as its text, as ``load_corpus`` takes it: in the current folder,
-    or in the model's. Raises UserError if it is in neither."""
+    """Return the files that a model names as its text, as ``load_corpus`` takes them: in the
+    current folder or in that of the model. Raises UserError if they are in neither."""
     if name == "python-docs":
         return [name]
     names = [os.path.basename(part) for part in name.split(", ")]
@@ -154,8 +154,8 @@ def read_for_models(args: Namespace, models: list[LoadedModel], corpus: Corpus) 
 
 
 def held_out_by_all(models: list[LoadedModel], corpus: Corpus) -> Tensor:
-    """The ids of what all these models held out of their text. Raises UserError as ``split_text``
-    does, and where each held out other lines, paragraphs or files."""
+    """Return the ids of what all these models held out of their text. Raises UserError as
+    ``split_text`` does, and if they held out different lines, paragraphs or files."""
     if len({model.how_split() for model in models}) == 1:
         return models[0].held_out(corpus)
     if all(model.how_split()[0] == "end" for model in models):
@@ -175,7 +175,7 @@ FORMS: tuple[Form, ...] = (
 
 
 class Reader:
-    """Reads text for models: as ids of each, the same characters for all of them."""
+    """Encodes text for several models: as ids of each, of the same characters."""
 
     def __init__(self, models: list[LoadedModel]) -> None:
         self.models = models
@@ -194,8 +194,8 @@ class Reader:
         self.readable = np.all([table >= 0 for table in self.tables], axis=0)  # code points
 
     def best_form(self, pieces: Callable[[], Iterable[str]]) -> tuple[Form, dict[str, int]]:
-        """The normal form of the text in which fewest characters are unseen, the text as it is
-        where it can be; and how often each of these comes. Forms look the same."""
+        """Return the normal form of the text with the fewest unknown characters, and how often each
+        of these occurs. The text is left as it is where possible; all forms look the same."""
         best: tuple[Form, dict[str, int]] = "", {}
         for form in FORMS:
             unseen: Counter[int] = Counter()
@@ -210,7 +210,8 @@ class Reader:
 
 
 def in_form(pieces: Iterable[str], form: Form) -> Iterator[np.ndarray]:
-    """The code points of a text in a normal form; cut at line ends, which join with nothing."""
+    """Yield the code points of a text in a normal form. It is cut at line ends, where nothing is
+    combined."""
     rest = ""
     for piece in pieces:
         if not form:

@@ -1,4 +1,4 @@
-"""The page of how the loss of runs fell."""
+"""Make the page of how the loss of runs fell."""
 
 import math
 import statistics
@@ -24,12 +24,12 @@ LINES = {
 
 
 def known(values: list[float]) -> list[float]:
-    """``values`` without NaN; a zero where nothing else is left."""
+    """Return ``values`` without NaN, or a zero if nothing else is left."""
     return [value for value in values if not math.isnan(value)] or [0.0]
 
 
 def loss_range(runs: list[Run]) -> tuple[float, float]:
-    """What the loss axis shows: all but what is five times as far up as half of the values are."""
+    """Return the range of the loss axis. Values far above the median are left out."""
     shown = [each for run in runs for each in (run, *run.seeds)]
     values = known([line[loss] for run in shown for line in run.lines for loss in LOSSES])
     low, half = min(values), statistics.median(values)
@@ -39,7 +39,8 @@ def loss_range(runs: list[Run]) -> tuple[float, float]:
 
 
 def figure(runs: list[Run], axis: str, width: int) -> str:
-    """The losses over an axis as SVG, the learning rate as a strip below; 1 unit is 1 pixel."""
+    """Return the losses over an axis as SVG, with the learning rate as a strip below; 1 unit is 1
+    pixel."""
     left, right, top, bottom = 46, width - 44, 24, 24 + round(width * 0.25 + 150)
     strip, foot = bottom + 14, bottom + 58
     last = max(known([line[axis] for run in runs for line in run.lines]))
@@ -93,7 +94,8 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
 
 
 def band(run: Run, loss: str, xs: list[float], y_of: Any, style: str) -> str:
-    """The area between the lowest and the highest of a run's seeds; nothing for a single run."""
+    """Return the area between the lowest and the highest of a run's seeds; nothing for a single
+    run."""
     places = []
     for x, lines in zip(xs, zip(*(each.lines for each in run.seeds), strict=False), strict=False):
         values = [line[loss] for line in lines]
@@ -108,7 +110,7 @@ def band(run: Run, loss: str, xs: list[float], y_of: Any, style: str) -> str:
 def outliers(
     run: Run, loss: str, xs: list[float], top: float, high: float, marked: list[float]
 ) -> str:
-    """A mark at the upper edge with the highest value of each stretch that is above the axis."""
+    """Return a mark at the upper edge for each stretch above the axis, with its highest value."""
     svg, worst = "", None
     for x, line in [*zip(xs, run.lines, strict=True), (0.0, {loss: -math.inf})]:
         value = line[loss]
@@ -125,7 +127,7 @@ def outliers(
 
 
 def evaluation_dots(run: Run, axis: str, xs: list[float], y_of: Any, high: float) -> str:
-    """A dot that says its value for each held-out loss, the best one ringed."""
+    """Return a dot with its value for each held-out loss; the best one has a ring."""
     svg, best = "", run.lowest()
     for x, line in zip(xs, run.lines, strict=True):
         value = line["val_loss"]
@@ -141,7 +143,8 @@ def evaluation_dots(run: Run, axis: str, xs: list[float], y_of: Any, high: float
 def names_at_ends(
     runs: list[Run], axis: str, x_of: Any, y_of: Any, edges: tuple, right: float
 ) -> str:
-    """Each run's name above the end of its line; in the order of the ends, none on another."""
+    """Return each run's name above the end of its line, in the order of the ends, without
+    overlap."""
     ends = []
     for run in runs:
         loss = "val_loss" if run.lowest() else "train_loss"
@@ -168,7 +171,7 @@ def names_at_ends(
 
 
 def table(runs: list[Run]) -> str:
-    """The best held-out loss of each run, and what it took."""
+    """Return a table of the best held-out loss of each run, and what it took."""
     heads = ("run", "model", "best nats", "bits", "at step", "minutes", "chars/s")
     rows = ""
     for run in runs:
@@ -194,13 +197,13 @@ def table(runs: list[Run]) -> str:
 
 
 def swatch(run: Run) -> str:
-    """The run's colour and name."""
+    """Return the run's colour and name."""
     colour = f'<span class="swatch" style="--colour: {run.colour}"></span>'
     return f"{colour}<bdi>{escape(run.name)}</bdi>"
 
 
 def differences(runs: list[Run]) -> str:
-    """What the runs were told that differs between them, a list; empty where nothing does."""
+    """Return a list of the settings that differ between the runs; empty if none do."""
     told = dict.fromkeys(["text", *(name for run in runs for name in run.settings)])
     names = [name for name in told if len({run.of(name) for run in runs}) > 1]
     if not names:
@@ -215,7 +218,7 @@ def differences(runs: list[Run]) -> str:
 
 
 def marks_legend(runs: list[Run]) -> str:
-    """What the marks mean that are in the figure."""
+    """Return what the marks in the figure mean."""
     high = loss_range(runs)[1]
     marks = []
     if any(run.lowest() for run in runs):
@@ -228,13 +231,13 @@ def marks_legend(runs: list[Run]) -> str:
 
 
 def how_to_read(runs: list[Run]) -> str:
-    """What the loss is, and which lines are there."""
+    """Return sentences on what the loss is, and which lines are drawn."""
     drawn = (k for k in LINES if not all(math.isnan(line[k]) for r in runs for line in r.lines))
     return " ".join((HOW, *map(LINES.__getitem__, drawn)))
 
 
 def body(runs: list[Run]) -> str:
-    """The switch, a figure for each axis at two widths, what differs, and the table."""
+    """Return the switch, a figure for each axis at two widths, what differs, and the table."""
     switch = "".join(
         f'<input type="radio" name="axis" id="by-{axis}"{" checked" if axis == "seconds" else ""}>'
         f'<label for="by-{axis}">{name}</label>'
@@ -258,7 +261,7 @@ def body(runs: list[Run]) -> str:
 
 
 def curves_page(runs: list[Run]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     texts = list(dict.fromkeys(run.text for run in runs if run.text))
     caption = [runs[0].name if len(runs) == 1 else f"{len(runs)} runs", *texts]
     if len(runs) == 1 and runs[0].model() != "\u2013":

@@ -1,5 +1,5 @@
-"""The house of every page: one self-contained file in one style, light and dark, that loads
-nothing; escaping, colours, scales and ticks."""
+"""What all pages share: one self-contained file that loads nothing, one style (light and dark),
+escaping and colours."""
 
 import base64
 import hashlib
@@ -16,18 +16,18 @@ SHADES = 9  # from -9, cold, to 9, hot; text stays readable on each, light or da
 
 
 def page_file(name: str) -> str:
-    """The text of a file in the package's folder ``pages``: a style or a script."""
+    """Return the text of a file in ``pages/static/``: a style or a script."""
     return (resources.files("charrnn.pages") / "static" / name).read_text(encoding="utf-8")
 
 
 def escape(text: str) -> str:
-    """``text`` for an element or a quoted attribute; control characters are spelled out."""
+    """Return ``text`` for an element or a quoted attribute; control characters are escaped."""
     return html.escape(escape_control_chars(text))
 
 
 def embed(value: Any) -> str:
-    """JSON for a ``<script>`` element that is not run: ASCII without <, > and &, so that no text
-    in it can end the element or begin another."""
+    """Return JSON for a ``<script>`` element that is not run: ASCII without <, > and &, so that no
+    text in it can end the element or begin another."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -42,10 +42,11 @@ def page(
     policy: str = "",
     wide: bool = False,
 ) -> str:
-    """A whole page. ``title``: what one sees; ``how_to_read``: one sentence; ``caption``: model,
-    text and loss, each plain text; ``body`` is HTML, ``style`` CSS, ``script`` JavaScript of ours
-    that runs after the body, allowed by its hash alone. ``policy`` adds to the
-    Content-Security-Policy, which otherwise allows nothing. ``wide``: room beside the text."""
+    """Return a whole page. ``title`` says what one sees, ``how_to_read`` is one sentence, and
+    ``caption`` has the model, the text and the loss as plain text. ``body`` is HTML and ``style``
+    CSS. ``script`` is our own JavaScript: it runs after the body, and only its hash is allowed.
+    ``policy`` is added to the Content-Security-Policy, which otherwise allows nothing. ``wide``
+    leaves room beside the text."""
     allowed = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'"
     if script:
         script = f"\n{script}\n".replace("\r\n", "\n")  # as the HTML parser has it, and so the hash
@@ -82,8 +83,8 @@ def page(
 
 
 def write_page(path: str, html: str, advice: str = "") -> None:
-    """Write a page of ``page`` and print its name and size on stderr, with ``advice`` if any; lone
-    surrogates are spelled out. Raises OSError."""
+    """Write a page and print its name and size on stderr, followed by ``advice``. Lone surrogates
+    are escaped. Raises OSError."""
     raw = html.encode("utf-8", "backslashreplace")
     with open_output(path) as file:
         file.write(raw)
@@ -92,13 +93,13 @@ def write_page(path: str, html: str, advice: str = "") -> None:
 
 
 def shade_class(shade: int) -> str:
-    """The class of a background from cold (-SHADES) to hot (SHADES); none for 0."""
+    """Return the CSS class of a background from cold (-SHADES) to hot (SHADES); none for 0."""
     shade = max(-SHADES, min(SHADES, shade))
     return "" if shade == 0 else f"{'c' if shade < 0 else 's'}{abs(shade)}"
 
 
 def shaded(text: str, shade: int) -> str:
-    """An element with ``text`` on a background from cold (-SHADES) to hot (SHADES)."""
+    """Return an element with ``text`` on a background from cold (-SHADES) to hot (SHADES)."""
     name = shade_class(shade)
     class_of = f" class={name}" if name else ""
     return f"<i{class_of}>{escape(text)}</i>"

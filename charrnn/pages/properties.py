@@ -1,4 +1,4 @@
-"""What can be said of each place in a text that a cell of a model may follow."""
+"""Properties of each place in a text, which a unit of a model may follow."""
 
 import re
 from collections.abc import Callable, Iterator

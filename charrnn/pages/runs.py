@@ -1,4 +1,4 @@
-"""The losses of runs, as their logs have them."""
+"""Read the losses of runs from their logs."""
 
 import json
 import math
@@ -19,7 +19,7 @@ LOSSES = ("train_loss", "val_loss")
 
 @dataclass
 class Run:
-    """What a log says: settings, and the numbers of each line, NaN for null."""
+    """The contents of a log: the settings, and the numbers of each line, with NaN for null."""
 
     name: str
     settings: dict[str, Any]
@@ -32,32 +32,33 @@ class Run:
     seeds: list["Run"] = field(default_factory=list)  # the runs of which this is the mean
 
     def lowest(self) -> dict[str, float] | None:
-        """The line with the lowest held-out loss, None without any."""
+        """Return the line with the lowest held-out loss, or None."""
         known = [line for line in self.lines if not math.isnan(line["val_loss"])]
         return min(known, key=lambda line: line["val_loss"], default=None)
 
     def best(self) -> dict[str, float] | None:
-        """The run's figure: of the finished run, else of the lowest line; the mean over seeds."""
+        """Return the final line of a finished run, else the line with the lowest loss; with several
+        seeds the mean of these."""
         bests = [best for run in self.seeds if (best := run.best())]
         return mean_line(bests) if bests else self.final or self.lowest()
 
     def of(self, name: str) -> str:
-        """A setting, or the text's name, as the log has it; a dash where it does not say."""
+        """Return a setting, or the text's name, in words; a dash if the log does not have it."""
         text = " of ".join(filter(None, (self.text, self.length)))
         value = text if name == "text" else self.settings.get(name)
         return str(value)[:80] if value not in (None, "") else "\u2013"
 
     def model(self) -> str:
-        """Cell and size, as far as the settings say."""
+        """Return the cell and the size, as far as the settings have them."""
         cell, *size = (self.settings.get(key) for key in ("cell", "n_hidden", "n_layers"))
         sizes = " \u00d7 ".join(str(n) for n in size if type(n) is int)
         return f"{cell if isinstance(cell, str) else ''} {sizes}".strip() or "\u2013"
 
 
 def read_log(path: str) -> Run:
-    """The run in a log of train.py. Lines that cannot be read are counted and skipped.
+    """Read a log of train.py. Lines that cannot be read are counted and skipped.
 
-    Raises UserError where no line can be read, OSError as the file system does.
+    Raises UserError if no line can be read, and OSError.
     """
     require_regular(path, "a log of train.py")
     run = Run(Path(path).stem, {}, "", [], 0)
@@ -92,20 +93,21 @@ def read_log(path: str) -> Run:
 
 
 def _number(value: object) -> float:
-    """A number of a log; NaN for null and what no axis could show. Raises TypeError."""
+    """Return a number of a log; NaN for null and for numbers too large for an axis. Raises
+    TypeError."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise TypeError("not a number")
     return float(value) if value is not None and abs(value) < 1e12 else math.nan
 
 
 def mean_line(lines: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each number; NaN where one of them is."""
+    """Return the mean of each number; NaN if one of them is NaN."""
     return {key: fmean(line[key] for line in lines) for key in lines[0]}
 
 
 def join_seeds(runs: list[Run]) -> list[Run]:
-    """Put runs whose settings differ in the seed alone into one, their mean, with these as its
-    ``seeds``; give each run of the result a colour.
+    """Replace runs whose settings differ in the seed alone by their mean, which has them as
+    ``seeds``, and give each run of the result a colour.
 
     Logs have a line at equal shares of a run, so the i-th lines of such runs belong together.
     """
@@ -134,7 +136,7 @@ def join_seeds(runs: list[Run]) -> list[Run]:
 
 
 def name_runs(runs: dict[str, Run]) -> list[Run]:
-    """The runs, with their paths as names where file names are the same."""
+    """Return the runs, named by their paths where file names are the same."""
     for path, run in runs.items():
         if sum(other.name == Path(path).stem for other in runs.values()) > 1:
             run.name = path

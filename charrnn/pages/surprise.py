@@ -1,5 +1,5 @@
-"""Where a model, or which of two, is surprised by a text: what it expected at each character, and
-the page that shows it."""
+"""Compute where a model, or which of two, is surprised by a text, and make the page that shows
+it."""
 
 import base64
 import math
@@ -36,7 +36,8 @@ class Predictions:
 
 
 def predict(model: CharRNN, ids: Tensor) -> Predictions:
-    """What the model expected at each of ``ids[1:]``, given all before it in ``ids`` ``[T]``.
+    """Return what the model expected at each of ``ids[1:]``, given all before it in ``ids``
+    ``[T]``.
 
     Long texts are read in rows side by side, each after the characters that precede it, as
     ``charrnn.evaluate`` does.
@@ -61,12 +62,13 @@ def predict(model: CharRNN, ids: Tensor) -> Predictions:
 
 
 def _bits(log_p: Tensor) -> np.ndarray:
-    """The bits of events whose natural log-probabilities these are, float64."""
+    """Return the bits of events with these natural log-probabilities, float64."""
     return (log_p.double() / -math.log(2)).cpu().numpy()
 
 
 def name_of(char: str) -> str:
-    """``char``, or a sign or its name where it cannot be seen or would act on what is beside it."""
+    """Return ``char``, or a sign or its name if it cannot be seen or would affect what is beside
+    it."""
     if char in "\n ":
         return {"\n": "\u21b5", " ": "\u2423"}[char]
     if unicodedata.category(char)[0] in "LNPS":
@@ -77,7 +79,7 @@ def name_of(char: str) -> str:
 
 
 def words_of(text: str, bits: np.ndarray) -> list[tuple[int, str, float]]:
-    """Each word: where it begins, what it is, and its bits: those of its characters add up."""
+    """Return where each word begins, the word, and its bits, the sum over its characters."""
     words, start = [], None
     for i, char in enumerate(text + " "):
         if char.isalnum() or char in "'\u2019":
@@ -89,7 +91,8 @@ def words_of(text: str, bits: np.ndarray) -> list[tuple[int, str, float]]:
 
 
 def top_words(words: list[tuple[int, str, float]], n: int) -> list[tuple[int, str, float]]:
-    """The ``n`` words with the most bits, each word once, where it has most."""
+    """Return the ``n`` words with the most bits; each word counts once, at its most surprising
+    place."""
     best: dict[str, tuple[int, str, float]] = {}
     for word in words:
         if word[2] > best.get(word[1], (0, "", 0.0))[2]:
@@ -98,7 +101,7 @@ def top_words(words: list[tuple[int, str, float]], n: int) -> list[tuple[int, st
 
 
 def word_links(words: list[tuple[int, str, float]]) -> str:
-    """A list of links to the words in the text."""
+    """Return a list of links to words in the text, as HTML."""
     items = (
         f'<li><a href="#c{i}"><bdi>{escape(word[:40])}</bdi></a> '
         f'<span class="small">{bits:.1f} bits</span></li>'
@@ -108,7 +111,7 @@ def word_links(words: list[tuple[int, str, float]]) -> str:
 
 
 def text_html(text: str, shades: np.ndarray, linked: set[int]) -> str:
-    """The text as numbered lines, an element for each character with its shade."""
+    """Return the text as numbered lines, with an element and a shade for each character."""
     names = {shade: shade_class(shade) for shade in range(-SHADES, SHADES + 1)}
     escaped = {char: escape(char) for char in set(text)}
     html, start = [], 0
@@ -129,15 +132,16 @@ def text_html(text: str, shades: np.ndarray, linked: set[int]) -> str:
 
 
 def numbered(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with their line ends and numbers; a very long one in pieces, numbered 0 but the first,
-    since a browser lays out a line as a whole."""
+    """Yield lines with their line ends and numbers. A browser lays out a line as a whole, so a very
+    long one is split into pieces, numbered 0 except the first."""
     for number, line in enumerate(re.findall(r"[^\n]*\n|[^\n]+", text), 1):
         for i in range(0, len(line), LONGEST):
             yield (number if i == 0 else 0), line[i : i + LONGEST]
 
 
 def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of: float) -> str:
-    """How often each half bit of ``values`` comes, as SVG, with some values marked by name."""
+    """Return an SVG histogram of ``values`` in bins of half a bit, with some values marked by
+    name."""
     high = max(max(marks.values()) + 1, float(np.quantile(values, 0.995)), 2.0)
     edges = np.arange(math.floor(low * 2), math.ceil(high * 2) + 1) / 2
     counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
@@ -161,7 +165,7 @@ def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of:
 
 
 def data_block(models: list[LoadedModel], text: Text, predictions: list[Predictions]) -> str:
-    """All that the script needs, as JSON that cannot end its element."""
+    """Return the data for the script, as JSON that cannot end its element."""
 
     def packed(numbers: np.ndarray) -> str:
         return base64.b64encode(numbers.clip(0, 65535).round().astype("<u2").tobytes()).decode()
@@ -183,8 +187,8 @@ def data_block(models: list[LoadedModel], text: Text, predictions: list[Predicti
 def one_model(
     model: LoadedModel, text: str, bits: np.ndarray, where: str
 ) -> tuple[str, np.ndarray, set[int]]:
-    """What stands beside the text, the shades, and the places that are linked to; ``where``: which
-    part of the whole text this is, nothing where it is all of it."""
+    """Return what stands beside the text, the shades, and the places that links lead to. ``where``
+    says which part of the text this is, and is empty for the whole text."""
     no_idea = math.log2(len(model.net.unique_tokens))
     words = top_words(words_of(text, bits), WORDS)
     marks = {f"mean {bits[1:].mean():.2f}": float(bits[1:].mean())}
@@ -206,7 +210,8 @@ bits is a choice among {2 ** bits[1:].mean():.1f} equally likely characters, aga
 def two_models(
     models: list[LoadedModel], text: str, bits: list[np.ndarray], where: str
 ) -> tuple[str, np.ndarray, set[int]]:
-    """As ``one_model``, of how much more surprised the first model is than the second."""
+    """Return the same as ``one_model``, for how much more surprised the first model is than the
+    second."""
     difference = bits[0] - bits[1]
     names = [model.path for model in models]
     total, mean = float(difference.sum()), float(difference[1:].mean())
@@ -237,7 +242,7 @@ blue where the first expected the character better, orange where the second did.
 
 
 def leader(difference: np.ndarray) -> str:
-    """The sum of the difference along the text, as SVG."""
+    """Return an SVG curve of the difference, summed along the text."""
     at = np.linspace(0, len(difference) - 1, min(len(difference), 280)).astype(int)
     sums = difference.cumsum()[at].tolist()
     low, high = min(0.0, *sums), max(0.0, *sums)
@@ -256,8 +261,8 @@ def leader(difference: np.ndarray) -> str:
 
 
 def surprise_page(models: list[LoadedModel], text: Text, losses: list[float]) -> str:
-    """A whole page: the text, shaded by one model's surprise or the difference of two; ``losses``
-    are those of all the text, in nats per character."""
+    """Return the whole page: the text, shaded by the surprise of one model or the difference of
+    two. ``losses`` are of the whole text, in nats per character."""
     shown = [ids[:SHOWN] for ids in text.ids]
     predictions = [predict(model.net, ids) for model, ids in zip(models, shown, strict=True)]
     characters = models[0].net.vocabulary.decode(shown[0])

@@ -1,4 +1,4 @@
-"""Which units of a model follow quotations, lines, words: the analysis."""
+"""Find which units of a model follow quotations, lines, words."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,8 @@ BACK = 80  # characters that it may begin earlier, at the start of a line
 
 
 def states(model: CharRNN, ids: Tensor) -> np.ndarray:
-    """The last layer after each of ``ids[:-1]``, ``[T - 1, n_hidden]``: tanh(c) of an LSTM, else h.
+    """Return the last layer after each of ``ids[:-1]``, ``[T - 1, n_hidden]``: tanh(c) of an LSTM,
+    else h.
 
     The text is read in rows side by side, each after the characters that precede it.
     """
@@ -64,19 +65,20 @@ class Finding:
 
 
 def standardised(columns: np.ndarray) -> np.ndarray:
-    """Columns ``[T, N]`` with mean 0 and length 1, so that products are correlations; constant ones
-    become zeros."""
+    """Return columns ``[T, N]`` with mean 0 and length 1, so that products are correlations.
+    Constant columns become zeros."""
     columns = columns - columns.mean(axis=0)
     length = np.linalg.norm(columns, axis=0)
     return columns / np.where(length > 1e-6 * len(columns) ** 0.5, length, np.inf)
 
 
 def find_units(units: np.ndarray, untrained: np.ndarray, text: str) -> list[Finding]:
-    """What the units ``[T, n_hidden]`` follow, clearest first, of all that varies in the text.
+    """Return what the units ``[T, n_hidden]`` follow, clearest first, of all properties that vary
+    in the text.
 
-    Two things tell following from chance: the same units for the same property moved to other times
-    (round the end, SHIFTS ways), and the same property for an untrained model's units, which echo
-    the last characters too.
+    A correlation is compared with two baselines. One is chance: the same property shifted in time
+    (np.roll, ``SHIFTS`` offsets). The other is an untrained model, whose units also reflect the
+    last few characters.
     """
     units, untrained = standardised(units), standardised(untrained)
     shifts = [len(text) * k // (SHIFTS + 1) for k in range(1, SHIFTS + 1)]
@@ -97,8 +99,8 @@ def find_units(units: np.ndarray, untrained: np.ndarray, text: str) -> list[Find
 
 
 def untrained_states(model: CharRNN, ids: Tensor) -> np.ndarray:
-    """As ``states``, of models of the same kind and size as they are before any training: of
-    several if they are small, since the best of few random units is a matter of luck."""
+    """Return ``states`` of untrained models of the same kind and size. Small models are several,
+    since the best of few random units would be a matter of luck."""
     found = []
     for seed in range(max(1, min(8, -(-ENOUGH // model.n_hidden)))):
         with torch.random.fork_rng(devices=[]):
@@ -111,28 +113,29 @@ def untrained_states(model: CharRNN, ids: Tensor) -> np.ndarray:
 
 
 def is_number(values: np.ndarray) -> bool:
-    """Whether a property has more values than yes and no."""
+    """Return whether a property has more values than yes and no."""
     return len(np.unique(values)) > 2
 
 
 def spread(unit: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """A unit's own range, without the hundredth part at each end; of a property that holds seldom,
-    where it holds counts as much as where it does not."""
+    """Return the 1st and 99th percentile of a unit's values. For a yes/no property both groups are
+    measured separately, so that a rare property still widens the range."""
     sides = [unit] if is_number(values) else [unit[values == 0], unit[values == 1]]
     ends = np.array([np.quantile(side, (0.01, 0.99)) for side in sides if len(side)])
     return float(ends[:, 0].min()), float(ends[:, 1].max())
 
 
 def shades_of(unit: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A unit's own range stretched over the colours, ``[T]`` from -SHADES to SHADES."""
+    """Return a unit's values ``[T]`` as shades from -SHADES to SHADES, stretched over its own
+    range."""
     low, high = spread(unit, values)
     middle, half = (low + high) / 2, max((high - low) / 2, 1e-9)
     return ((unit - middle) / half * SHADES).round().clip(-SHADES, SHADES).astype(int)
 
 
 def excerpts(values: np.ndarray, text: str) -> list[slice]:
-    """Short parts of the text where the property changes most, each from the start of a line or a
-    word, in the order of the text."""
+    """Return short parts of the text where the property changes most, each from the start of a line
+    or a word, in the order of the text."""
     changes = np.abs(np.diff(values, prepend=values[:1])) / max(float(values.std()), 1e-9)
     total = np.concatenate(([0.0], changes.clip(max=3).cumsum()))
     starts = np.arange(0, max(1, len(text) - EXCERPT), 20)

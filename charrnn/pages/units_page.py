@@ -1,4 +1,4 @@
-"""The page of what single units follow, as in Karpathy et al. 2015, arXiv:1506.02078."""
+"""Make the page of what single units follow, as in Karpathy et al. 2015, arXiv:1506.02078."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ HOW = (
 
 
 def coloured(text: str, shades: np.ndarray, holds: np.ndarray) -> str:
-    """A part of the text, shaded; underlined where a property holds."""
+    """Return a part of the text as HTML, shaded, and underlined where a property holds."""
     html = ""
     for char, shade, held in zip(text, shades.tolist(), holds.tolist(), strict=True):
         name = " ".join(filter(None, (shade_class(shade), "u" if held else "")))
@@ -35,7 +35,8 @@ def coloured(text: str, shades: np.ndarray, holds: np.ndarray) -> str:
 
 
 def average_figure(values: np.ndarray, unit: np.ndarray) -> str:
-    """The unit's mean, as SVG: around where a property begins, or for each value of a number."""
+    """Return an SVG of the mean of a unit: around where a property begins, or for each value of a
+    number."""
     number = is_number(values)
     if number:
         low, high = float(values.min()), float(np.quantile(values, 0.99))
@@ -70,7 +71,7 @@ def average_figure(values: np.ndarray, unit: np.ndarray) -> str:
 
 
 def legend(unit: np.ndarray, values: np.ndarray) -> str:
-    """The colours of a unit, each with its value."""
+    """Return the colours of a unit, each with its value."""
     low, high = spread(unit, values)
     steps = range(-SHADES, SHADES + 1, 3)
     marks = (low + (high - low) * (k + SHADES) / (2 * SHADES) for k in steps)
@@ -80,7 +81,8 @@ def legend(unit: np.ndarray, values: np.ndarray) -> str:
 
 
 def section(finding: Finding, units: np.ndarray, text: str) -> str:
-    """A property that is followed: how well, by which units, and how that looks in the text."""
+    """Return the section of a property: how well it is followed, by which units, and how that looks
+    in the text."""
     first, *others = finding.best
     anchor = finding.name.replace(" ", "-")
     holds = (finding.values == 1) & (not is_number(finding.values))
@@ -109,7 +111,7 @@ an untrained model.{underlined}</p>
 
 
 def overview(findings: list[Finding]) -> str:
-    """All properties that vary, with what they are held against."""
+    """Return a table of all properties that vary, with the baselines."""
     rows = ""
     for finding in findings:
         name, i = finding.name, finding.best[0]
@@ -128,7 +130,7 @@ def overview(findings: list[Finding]) -> str:
 def units_page(
     model: LoadedModel, text: Text, characters: str, findings: list[Finding], units: np.ndarray
 ) -> str:
-    """The whole page."""
+    """Return the whole page."""
     net = model.net
     found = [finding for finding in findings if finding.found]
     absent = [name for name in PROPERTIES if name not in [f.name for f in findings]]

@@ -1,4 +1,4 @@
-/* State -> text: what charrnn/generation.py does, for a browser. The page and its worker both
+/* State -> text: what charrnn/writing/ does, for a browser. The page and its worker both
  * have it. One character at a time, and nothing but arrays of numbers. */
 "use strict";
 

@@ -316,9 +316,9 @@ function startPage(script) {
     shade.textContent = bits < 9 ? bits : "9+";
     document.querySelector(".key").append(shade);
   }
-  const n_cells = (model.n_hidden * model.n_layers).toLocaleString("en");
+  const n_units = (model.n_hidden * model.n_layers).toLocaleString("en");
   const kept = model.cell === "lstm" ? "two numbers, h and c," : "a number, h,";
-  $("state-size").textContent = `${kept} for each of its ${n_cells} cells`;
+  $("state-size").textContent = `${kept} for each of its ${n_units} units`;
   $("cell").textContent = CELLS[model.cell].toString().replace(/^ {2}/gm, "");
   marks.append("\u200b"); // a last line that is empty has a height too
   chars = [...JSON.parse($("prime").textContent)].map(typedChar);
