@@ -167,6 +167,7 @@ for command in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_the_exercises_for_a_class_as_typed(tmp_path: Path) -> None:
     section = docs("class.md")
     code = [" ".join(words.split()) for words in re.findall(r"`(.*?)`", section, re.DOTALL)]
