@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake a user can mend."""
+"""The exception for mistakes that a user can correct."""
 
 
 class UserError(ValueError):

@@ -18,8 +18,8 @@ from charrnn.writing.decoder import has_fast_step
 from charrnn.writing.generation import default_prime
 
 SCRIPTS = ("decoder.js", "worker.js", "share.js")  # one script, run by the page and its worker
-POLICY = "connect-src 'none'; worker-src blob:"  # added to what any page of ours allows: nothing
-MARK = b'<meta name="generator" content="charrnn">'  # what every page of ours begins with
+POLICY = "connect-src 'none'; worker-src blob:"  # added to the policy of every page, which allows nothing
+MARK = b'<meta name="generator" content="charrnn">'  # at the beginning of every page
 LARGE = 20_000_000  # bytes of a page that a visitor would wait for
 HOW = (
     "Type a beginning and let it write on. Below the text are the characters that it expects "
@@ -93,7 +93,7 @@ def require_page(path: str) -> None:
     with open(path, "rb") as file:
         start = file.read(1000)
     if start and MARK not in start:
-        raise UserError(f"--out {path}: is there already and no page of ours; name another file")
+        raise UserError(f"--out {path}: exists and is not a page of charrnn; name another file")
 
 
 @command

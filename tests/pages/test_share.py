@@ -570,7 +570,7 @@ def test_only_an_earlier_page_is_replaced(
         assert main(["--ckpt", str(net), "--out", f"{tmp_path}/{name}"]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and name in said
-        assert ("no page of ours" in said) == (name in others)  # else: it is the model
+        assert ("not a page of charrnn" in said) == (name in others)  # else: it is the model
     assert net.read_bytes() == model
     assert all((tmp_path / name).read_bytes() == contents for name, contents in others.items())
     (tmp_path / "empty.html").touch()
