@@ -18,7 +18,7 @@ from charrnn.writing.decoder import has_fast_step
 from charrnn.writing.generation import default_prime
 
 SCRIPTS = ("decoder.js", "worker.js", "share.js")  # one script, run by the page and its worker
-POLICY = "connect-src 'none'; worker-src blob:"  # added to the policy of every page, which allows nothing
+POLICY = "connect-src 'none'; worker-src blob:"  # added to every page's, which allows nothing
 MARK = b'<meta name="generator" content="charrnn">'  # at the beginning of every page
 LARGE = 20_000_000  # bytes of a page that a visitor would wait for
 HOW = (
