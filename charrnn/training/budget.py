@@ -88,7 +88,11 @@ def seconds_per_step(
 
     Steps are timed for ``at_least`` this many seconds. Torch's random numbers advance.
     """
-    model = CharRNN(tuple(map(chr, range(n_tokens))), n_hidden, n_layers, 0.1, cell).to(device)
+    with torch.device("meta"):  # any weights will do; orthogonal ones take seconds to make
+        model = CharRNN(tuple(map(chr, range(n_tokens))), n_hidden, n_layers, 0.1, cell)
+    model = model.to_empty(device=device)
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=n_hidden**-0.5)
     recipe: Any = SimpleNamespace(lr=0.0, weight_decay=0.0, muon_scale=1.0, beta2=0.99)
     optimizers = make_optimizers(model, recipe, dtype)
     x = torch.randint(n_tokens, (batch_size, seq_length), device=device)
