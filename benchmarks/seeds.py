@@ -131,10 +131,10 @@ def main() -> None:
     args = p.parse_args()
     print(machine(torch.device("cpu")), " ".join(args.train))
     head = ["seed", "steps", "held out", "less end to end", "largest rise", "last on the way"]
-    table([[*head, "line starts from a line end", "in their context"]])
     losses = []
     with tempfile.TemporaryDirectory() as folder:
         data = find_text(args.data, folder)
+        table([[*head, "line starts from a line end", "in their context"]])
         for seed in args.seeds:
             row = run_seed(seed, args.train, data, args.steps)
             print("| " + " | ".join(row) + " |", flush=True)
