@@ -228,7 +228,7 @@ class Settings:
         POSITIVE,
         "peak learning rate of AdamW; Muon's, for the hidden matrices, is a multiple of it",
         metavar="X",
-        shown=f"0.17 / steps^0.25, between {LEAST_LR} and {MOST_LR}",
+        shown=f"0.17 / steps^0.25, between {LEAST_LR} and {MOST_LR}; a tenth for rnn",
     )
     clip: float = training(POSITIVE, "largest gradient norm", metavar="X")
     # without a flag: only the presets set these
@@ -401,7 +401,8 @@ def laptop_defaults(given: dict[str, Any], n_chars: int, step_time: StepTime) ->
     # hidden matrices forget a short text in 1.5 epochs (Wang and Aitchison 2024, arXiv:2405.13698:
     # a constant number of epochs, whatever the length)
     weight_decay = 1 / (1.5 * per_epoch * PRESETS["laptop"]["muon_scale"] * lr)
-    chosen.setdefault("lr", lr)
+    # a cell without gates diverges at the LSTM's rate
+    chosen.setdefault("lr", round(lr / 10, 4) if chosen["cell"] == "rnn" else lr)
     chosen.setdefault("weight_decay", round(min(0.06, max(0.02, weight_decay)), 2))
     chosen.setdefault("drop_prob", round(min(MOST_DROPOUT, steps / per_epoch / 40), 2))
     return chosen

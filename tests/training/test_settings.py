@@ -227,3 +227,12 @@ def test_near_misses_are_understood_or_answered() -> None:
         parse_args(["--prime=--"])
     with pytest.raises(UserError, match="unrecognized"):
         parse_args(["my.txt", "--data", "other.txt"])
+
+
+def test_a_cell_without_gates_gets_a_tenth_of_the_rate() -> None:
+    flags = ["--minutes", "2", "--cell"]
+    lstm, gru, rnn = (
+        resolve(2_000_000, **parse_args([*flags, cell])) for cell in ("lstm", "gru", "rnn")
+    )
+    assert lstm.lr == gru.lr and rnn.lr == pytest.approx(lstm.lr / 10, abs=1e-4)
+    assert resolve(2_000_000, minutes=2, cell="rnn", lr=0.03).lr == 0.03
