@@ -152,7 +152,7 @@ def seconds_until(reached: Iterable[tuple[float, float]], wanted: float) -> str:
 
 
 def compare(data: str, epochs: int, device: torch.device, n_hidden: int, flags: list[str]) -> None:
-    """Train by both recipes. Print where the time of ours went, each epoch of the notebook's, and
+    """Train by both recipes. Print where our time went, each epoch of the notebook's, and
     how long both took to reach the losses of interest.
 
     The notebook's loss is the lower of the two that ``notebook_run`` prints, read from zeros and
