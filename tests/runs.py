@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 import train
 
@@ -32,6 +33,13 @@ def run_in(folder: Path, **given: object) -> train.Trained:
     data = given.pop("data", None) or [write_text(folder)]
     flags = SMALL | {"data": data, "ckpt": str(folder / "rnn.net")} | given
     return train.train(**flags)
+
+
+def random_biases(model: nn.Module) -> None:
+    """Make all biases random: zeros would hide one that is left out."""
+    for name, weight in model.named_parameters():
+        if "bias" in name:
+            nn.init.normal_(weight)
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

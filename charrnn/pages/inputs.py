@@ -120,11 +120,9 @@ def read_for_models(args: Namespace, models: list[LoadedModel], corpus: Corpus) 
         holders = [model for model, answer in zip(models, own, strict=True) if answer is mine]
         ids = held_out_by_all(holders, corpus)
 
-    points = code_points("".join(tokens))
-
     def pieces() -> Iterator[str]:
-        for block in ids.split(AT_A_TIME):
-            yield points[block.numpy()].tobytes().decode("utf-32-le", "surrogatepass")
+        for block in corpus.blocks(ids, AT_A_TIME):
+            yield block.tobytes().decode("utf-32-le", "surrogatepass")
 
     reader = Reader(models)
     form, unseen = reader.best_form(pieces)

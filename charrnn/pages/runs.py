@@ -128,6 +128,7 @@ def join_seeds(runs: list[Run]) -> list[Run]:
         mean.lines = [
             mean_line(lines) for lines in zip(*(run.lines for run in group), strict=False)
         ]
+        mean.skipped = sum(run.skipped for run in group)
         mean.seeds = group
         joined.append(mean)
     for i, run in enumerate(joined):

@@ -53,11 +53,11 @@ class Corpus:
     file_names: tuple[str, ...] = ()  # of all its files, for messages
     file_ends: tuple[int, ...] = ()  # where each of these ends: characters from the start
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yield the code points of the text, ``BLOCK`` at a time."""
+    def blocks(self, ids: Tensor | None = None, at_a_time: int = BLOCK) -> Iterator[np.ndarray]:
+        """Yield the code points of the text, or of a part of it with these ``ids``, in blocks."""
         points = code_points("".join(self.vocabulary.tokens))
-        for ids in self.ids.split(BLOCK):
-            yield points[ids.numpy()]
+        for block in (self.ids if ids is None else ids).split(at_a_time):
+            yield points[block.numpy()]
 
     def encode_with(self, tokens: tuple[str, ...]) -> Tensor:
         """Return the text's ids for a model with these tokens, mapped from a file.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import random_biases
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,9 +21,7 @@ TOKENS = tuple("abcdefg\n")
 def make(n_hidden: int = 12, n_layers: int = 2, cell: str = "lstm") -> CharRNN:
     torch.manual_seed(0)
     model = CharRNN(TOKENS, n_hidden, n_layers, 0.5, cell).eval()
-    for name, weight in model.named_parameters():
-        if "bias" in name:  # zeros would hide a bias that is left out
-            torch.nn.init.normal_(weight)
+    random_biases(model)
     return model
 
 

@@ -240,7 +240,9 @@ def test_seeds_of_one_setting_are_their_mean_and_range() -> None:
         lines = "".join(log_line(10 * i, None, value) for i, value in enumerate(values, 1))
         Path(f"{name}.jsonl").write_text(first + lines)
     logs = [f"{name}.jsonl" for name in losses]
+    Path("b.jsonl").write_text(Path("b.jsonl").read_text() + "{cut")
     assert curves.main(logs) == 0
+    assert "a and 2 more seeds: 1 lines could not be read" in plain("curves.html")
     page = Page(Path("curves.html").read_text())
     assert len(page.named("tr")) == 3  # the head, three seeds as one, another size
     said = plain("curves.html")

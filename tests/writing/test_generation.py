@@ -8,6 +8,7 @@ from itertools import islice
 
 import pytest
 import torch
+from runs import random_biases
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,9 +42,7 @@ TOKENS = tuple("\n abcdefgh")
 def make(cell: str = "lstm", n_layers: int = 2, n_hidden: int = 16) -> CharRNN:
     torch.manual_seed(0)
     model = CharRNN(TOKENS, n_hidden, n_layers, 0.5, cell).eval()
-    for name, weight in model.named_parameters():
-        if "bias" in name:  # zeros would hide a bias that is left out
-            torch.nn.init.normal_(weight)
+    random_biases(model)
     return model
 
 
