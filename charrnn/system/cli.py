@@ -12,8 +12,6 @@ from charrnn.errors import UserError
 from charrnn.system.console import say
 from charrnn.system.files import reason
 
-Main = Callable[[list[str] | None], int | None]
-
 
 class HelpFormatter(argparse.HelpFormatter):
     """Adds each flag's default to its help, if it has one and the help does not name it."""
@@ -28,19 +26,13 @@ class Parser(argparse.ArgumentParser):
     """argparse with UserErrors. Flags cannot be abbreviated, but may be written with ``_`` for
     ``-``; the error for an unknown flag suggests a similar one."""
 
-    def __init__(
-        self, description: str, prog: str | None = None, argument_default: Any = None
-    ) -> None:
+    def __init__(self, description: str, **more: Any) -> None:
+        """``more`` are arguments of ``argparse.ArgumentParser``."""
         spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-        if prog is None and spec is not None and spec.name.startswith("charrnn"):
-            prog = f"python -m {spec.name.removesuffix('.__main__')}"
-        super().__init__(
-            prog,
-            description=description,
-            argument_default=argument_default,
-            allow_abbrev=False,
-            formatter_class=HelpFormatter,
-        )
+        if spec is not None and spec.name.startswith("charrnn"):
+            more = {"prog": f"python -m {spec.name.removesuffix('.__main__')}"} | more
+        more |= {"allow_abbrev": False, "formatter_class": HelpFormatter}
+        super().__init__(description=description, **more)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         known, unknown = self.parse_known_args(args, namespace)
@@ -72,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists every flag)")
 
 
-def command(main: Main) -> Callable[..., int]:
+def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
     """Return ``main`` as a program: it returns an exit status. Errors that a user can correct give
     status 2 and one line on stderr."""
 

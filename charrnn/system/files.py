@@ -70,12 +70,10 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 @contextmanager
 def open_output(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a file as ``atomic_file`` does, or a device or FIFO (/dev/stdout) opened directly."""
-    if not _is_special(path):
-        with atomic_file(path) as file:
-            yield file
-    else:  # append, since /dev/stdout may be a file that is not empty
-        with _naming(path), open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as file:
-            yield file
+    # "ab", since /dev/stdout may be a file that is not empty
+    output = open(path, "ab") if _is_special(path) else atomic_file(path)
+    with _naming(path), output as file:
+        yield file
 
 
 def check_output(
@@ -122,14 +120,13 @@ def require_regular(path: str | Path, what: str) -> None:
     """
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or error
-        if isinstance(error, FileNotFoundError):
-            problem = "no such file"
-    else:
+        problem = "a folder" if stat.S_ISDIR(mode) else "a device or FIFO"
         if stat.S_ISREG(mode):
             return
-        problem = "a folder" if stat.S_ISDIR(mode) else "a device or FIFO"
+    except FileNotFoundError:
+        problem = "no such file"
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
     raise UserError(f"{path}: {problem}; give {what}")
 
 
@@ -172,12 +169,10 @@ def _is_special(path: str | Path) -> bool:
 
 def _are_same(one: str | Path, two: str | Path) -> bool:
     """Return whether two names are of the same file, by links, hard links, case or ``./``."""
-    try:
-        first, second = os.stat(one), os.stat(two)
+    try:  # a terminal may be both input and output
+        return os.path.samefile(one, two) and not stat.S_ISCHR(os.stat(one).st_mode)
     except OSError:  # one of them does not exist yet
         return os.path.normcase(os.path.realpath(one)) == os.path.normcase(os.path.realpath(two))
-    # a terminal may be both input and output
-    return os.path.samestat(first, second) and not stat.S_ISCHR(first.st_mode)
 
 
 def _create(target: Path) -> tuple[BinaryIO, Path]:
@@ -200,13 +195,13 @@ def remove_leftovers(folder: Path, name: str) -> None:
     ``name`` is a pattern for the names of the files that they were writing."""
     pattern = re.compile(rf"\.{name}\.[0-9a-f]{{16}}\.tmp")
     with suppress(OSError):
-        for entry in [e for e in os.scandir(folder) if pattern.fullmatch(e.name)]:
-            if entry.is_file(follow_symlinks=False):
+        for path in [path for path in folder.iterdir() if pattern.fullmatch(path.name)]:
+            if path.is_file() and not path.is_symlink():
                 with suppress(OSError):
-                    _remove_if_unlocked(entry.path)
+                    _remove_if_unlocked(path)
 
 
-def _remove_if_unlocked(path: str) -> None:
+def _remove_if_unlocked(path: Path) -> None:
     """Delete ``path``. Raises OSError if a living process is writing it."""
     if fcntl is None:
         os.unlink(path)

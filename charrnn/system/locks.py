@@ -10,12 +10,7 @@ from pathlib import Path
 
 from charrnn.errors import UserError
 from charrnn.system.console import say
-from charrnn.system.files import NOT_THROUGH_LINKS, is_at, reason
-
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
+from charrnn.system.files import NOT_THROUGH_LINKS, fcntl, is_at, reason
 
 
 @contextmanager
@@ -25,7 +20,7 @@ def locked(path: str | Path) -> Iterator[None]:
     Raises UserError with the process id of the one that holds it. If the file system has no locks,
     a warning is printed once, on stderr.
     """
-    if fcntl is None:
+    if fcntl is None:  # on Windows
         yield
         return
     target = Path(os.path.realpath(path))
