@@ -160,7 +160,7 @@ def count_copied(path: str, args: Namespace) -> None:
         {
             "file": path,
             "text": source.name,
-            "chars": found.n_chars,
+            "chars": len(found.in_runs),
             "longest": len(found.longest),
             "longest_text": found.longest[:MOST_SHOWN],
             "copied": float(found.in_runs.mean()),  # share of characters in runs of RUN or more

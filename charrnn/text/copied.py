@@ -1,11 +1,12 @@
 """How much of one text stands in another word for word."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-NEWLINE = ord("\n")
 RUN = 30  # characters; a shorter run in common is no sign of copying
 Blocks = Callable[[], Iterable[np.ndarray]]  # a text's code points, from the beginning each time
 MULTIPLIERS = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F  # odd: of SplitMix64 and of xxHash
@@ -15,7 +16,6 @@ MULTIPLIERS = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F  # odd: of SplitMix64 and o
 class Copied:
     """What a text has in common with its source."""
 
-    n_chars: int
     longest: str  # the longest run of characters that stands in the source as well
     in_runs: np.ndarray  # whether a character is in a run of ``RUN`` or more, [n_chars] bool
     n_lines: int  # that are not empty
@@ -28,40 +28,29 @@ def find_copied(text: np.ndarray, source: Blocks) -> Copied:
     The source may be much longer than memory: only the hashes of the text's own substrings are
     kept, and those of each block of the source are looked up among them.
     """
-    found = np.zeros(max(len(text) - RUN + 1, 0), dtype=bool)
+    in_runs = np.zeros(len(text), dtype=bool)
     if len(text) >= RUN:
-        found = _stands_in(text, source, RUN)
-    steps = np.zeros(len(text) + 1, dtype=np.int64)
-    starts = found.nonzero()[0]
-    np.add.at(steps, starts, 1)
-    np.add.at(steps, starts + RUN, -1)
+        sliding_window_view(in_runs, RUN, writeable=True)[_stands_in(text, source, RUN)] = True
     lines = [line for line in _lines([text]) if line]
     own = set(lines)
     copied = own & {line for line in _lines(source()) if line in own}
-    return Copied(
-        len(text),
-        _longest(text, source, RUN if found.any() else 0),
-        steps[:-1].cumsum() > 0,
-        len(lines),
-        sum(line in copied for line in lines),
-    )
+    longest = _longest(text, source, RUN if in_runs.any() else 0)
+    return Copied(longest, in_runs, len(lines), sum(line in copied for line in lines))
 
 
 def _longest(text: np.ndarray, source: Blocks, known: int) -> str:
-    """The longest run in common, of at least ``known`` characters: found by bisection, since where
-    a run is in common each part of it is."""
-    most, first = len(text) + 1, 0  # a run of ``known`` is in common, none of ``most`` is
-    if known:
-        first = int(_stands_in(text, source, known).argmax())
-    step = 2 * known or RUN - 1  # doubled until it is too long, since most runs are short
-    while most - known > 1:
-        length = min(step, most - 1) if most > len(text) else (known + most) // 2
-        found = _stands_in(text, source, length)
-        if found.any():
-            known, first, step = length, int(found.argmax()), 2 * length
-        else:
-            most = length
-    return "".join(map(chr, text[first : first + known]))
+    """Return the longest run in common, found by bisection, since where a run is in common each
+    part of it is. One of ``known`` characters is in common; if that is 0, none of ``RUN`` is."""
+
+    def is_too_long(length: int) -> bool:
+        return length > len(text) or not _stands_in(text, source, length).any()
+
+    most = 2 * known or RUN  # doubled until it is too long, since most runs are short
+    while known and not is_too_long(most):
+        known, most = most, 2 * most
+    longest = bisect_left(range(most), True, known + 1, key=is_too_long) - 1
+    first = int(_stands_in(text, source, longest).argmax()) if longest else 0
+    return _characters(text[first : first + longest])
 
 
 def _stands_in(text: np.ndarray, source: Blocks, length: int) -> np.ndarray:
@@ -99,14 +88,14 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     return numbers ^ (numbers >> np.uint64(31))
 
 
-def _lines(blocks: Iterable[np.ndarray]) -> Iterator[bytes]:
-    """The lines of a text given in blocks, without their ends, as bytes of code points."""
-    rest = b""
+def _lines(blocks: Iterable[np.ndarray]) -> Iterator[str]:
+    """The lines of a text given in blocks, without their ends."""
+    rest = ""
     for block in blocks:
-        ends = (block == NEWLINE).nonzero()[0]
-        first = 0
-        for end in ends.tolist():
-            yield rest + block[first:end].tobytes()
-            rest, first = b"", end + 1
-        rest += block[first:].tobytes()
+        *lines, rest = (rest + _characters(block)).split("\n")
+        yield from lines
     yield rest
+
+
+def _characters(points: np.ndarray) -> str:
+    return points.tobytes().decode("utf-32-le", "surrogatepass")
