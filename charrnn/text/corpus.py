@@ -1,9 +1,7 @@
 """Read a text and encode it as ids, which are mapped from a file."""
 
-import io
 import json
 import os
-import pydoc_data.topics
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -83,7 +81,7 @@ class Corpus:
         n_train = len(self.ids) - n_val
         first = int((ends <= n_train).sum())  # the first file that is held out
         names = list(self.file_names[first:])
-        if n_train > (self.file_ends[first - 1] if first else 0):
+        if n_train > (0, *self.file_ends)[first]:
             names[0] = f"the end of {names[0]}"
         return names
 
@@ -125,37 +123,24 @@ def load_corpus(
     and as ``download`` does.
     """
     encoding = check_encoding(encoding)
-    if data == ["python-docs"]:
-        topics = pydoc_data.topics.topics
-        docs = "\n".join(topics[name] for name in sorted(topics)).encode()
-        sources, left_out = [Source("python-docs", io.BytesIO(docs))], LeftOut()
-    else:
-        if not data:
-            download_anna()
-        sources, left_out = find_sources(data or [str(ANNA)], fingerprint, known)
-    name = " ".join(data or [str(ANNA)])
-    encoding, text = _own_text(sources, left_out, own) or (
-        encoding,
-        identify(sources, left_out, encoding, fingerprint),
-    )
-    if fingerprint not in (None, text.fingerprint):
-        raise UserError(
-            f"{name}: not the text of that run{', but longer' if text.has_grown else ''}; a "
-            "run resumes with its own text only: start a new one, with --init-from for its weights"
-        )
+    if not data:
+        download_anna()
+    data = data or [str(ANNA)]
+    name = " ".join(data)
+    sources, left_out = find_sources(data, fingerprint, known)
+    text = _own_text(name, sources, left_out, own)
+    text = text or identify(name, sources, left_out, encoding, fingerprint)
     paths = [Path(STDIN[1] if source.name == "-" else source.name) for source in text.sources]
     paths = [] if data == ["python-docs"] else paths
     folder = _scratch_folder(paths, text.size)
     key = text.fingerprint if min_count == 1 else f"{min_count}-{text.fingerprint}"
 
     def encode(file: BinaryIO) -> None:
-        _encode(read_text(text.sources, encoding), min_count, most_tokens, key, file, folder)
+        _encode(read_text(text.sources, text.encoding), min_count, most_tokens, key, file, folder)
 
     notes = [*text.notes]
     if text.size > CACHE_ABOVE and not any(source.copy for source in text.sources):
-        first = paths[0].resolve()
-        cache = first.with_name(f"{first.name}.{key[:16]}.ids")
-        ids, tokens = _from_cache(cache, key, encode, notes)
+        ids, tokens = _from_cache(paths[0].resolve(), key, encode, notes)
     else:
         with scratch_file(folder) as file:
             encode(file)
@@ -171,16 +156,13 @@ def load_corpus(
 
 
 def _own_text(
-    sources: list[Source], left_out: LeftOut, own: Iterable[tuple[str, str]]
-) -> tuple[str, Identity] | None:
-    """Return the first of these encodings in which the text has the fingerprint beside it, and
-    what ``identify`` found; None where it has none of them."""
+    name: str, sources: list[Source], left_out: LeftOut, own: Iterable[tuple[str, str]]
+) -> Identity | None:
+    """Return the text as read in the first of these encodings in which it has the fingerprint
+    beside it; None where there is none."""
     for encoding, fingerprint in own:
-        with suppress(UserError):  # cannot be read in this encoding
-            encoding = check_encoding(encoding)
-            text = identify(sources, left_out, encoding, fingerprint)
-            if text.fingerprint == fingerprint:
-                return encoding, text
+        with suppress(UserError):  # cannot be read in this encoding, or is another text
+            return identify(name, sources, left_out, check_encoding(encoding), fingerprint)
     return None
 
 
@@ -193,26 +175,28 @@ def _scratch_folder(paths: list[Path], size: int) -> Path | None:
 
 
 def _from_cache(
-    cache: Path, fingerprint: str, encode: Callable[[BinaryIO], None], notes: list[str]
+    text: Path, key: str, encode: Callable[[BinaryIO], None], notes: list[str]
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Return the ids and tokens in ``cache``, which ``encode`` writes unless an earlier run did.
+    """Return the ids and tokens in the cache beside the file ``text``, which ``encode`` writes
+    unless an earlier run did. ``key`` tells the caches of a file apart.
 
     Raises UserError where it cannot be written.
     """
+    cache = text.with_name(f"{text.name}.{key[:16]}.ids")
+    all_caches = re.escape(text.name) + r"\.([0-9a-f]{16})\.ids"
     try:
         if cache.is_file():  # a FIFO would block
             with cache.open("rb") as file:
-                if _is_whole(file, fingerprint):
+                if _is_whole(file, key):
                     return _open_encoded(file)
             notes.append(f"{cache}: damaged, or of another text; it is made again")
         if cache.is_symlink():  # others can guess its name: nothing is written through a link
             cache.unlink()
-        name = cache.name.removesuffix(f".{fingerprint[:16]}.ids")
-        remove_leftovers(cache.parent, re.escape(name) + r"\.[0-9a-f]{16}\.ids")
+        remove_leftovers(cache.parent, all_caches)
         with atomic_file(cache) as file:
             encode(file)
-        if others := _remove_caches(cache, name):
-            notes.append(f"removed caches of {name} as it was before: {', '.join(others)}")
+        if others := _remove_caches(cache, all_caches):
+            notes.append(f"removed caches of {text.name} as it was before: {', '.join(others)}")
         with cache.open("rb") as file:
             return _open_encoded(file)
     except OSError as error:
@@ -222,11 +206,12 @@ def _from_cache(
         ) from None
 
 
-def _remove_caches(cache: Path, name: str) -> list[str]:
-    """Remove the caches of other versions of the text ``name``; return their names."""
+def _remove_caches(cache: Path, all_caches: str) -> list[str]:
+    """Remove the caches of other versions of a text, whose names match the pattern ``all_caches``;
+    return these names."""
     removed = []
     for path in sorted(cache.parent.iterdir()):
-        found = re.fullmatch(re.escape(name) + r"\.([0-9a-f]{16})\.ids", path.name)
+        found = re.fullmatch(all_caches, path.name)
         if found and path.is_file() and path != cache:
             head = f'{{"fingerprint": "{found[1]}'.encode()  # as _encode writes it
             with suppress(OSError), path.open("rb") as file:
@@ -240,12 +225,12 @@ def _encode(
     blocks: Iterable[str],
     min_count: int,
     most_tokens: int,
-    fingerprint: str,
+    key: str,
     file: BinaryIO,
     folder: Path | None,
 ) -> None:
-    """Write a line of JSON with the fingerprint, the tokens, the number of ids and their checksum;
-    then the ids.
+    """Write a line of JSON with ``key`` as the fingerprint, the tokens, the number of ids and their
+    checksum; then the ids.
 
     ``blocks`` is read once: places in order of appearance go to a scratch file in ``folder`` first.
     """
@@ -266,11 +251,8 @@ def _encode(
         tokens, ids = np.unique(kept, return_inverse=True)
         _refuse_many(len(tokens), most_tokens)
         ids = ids.astype(_dtype(len(tokens)))
-        header = {
-            "fingerprint": fingerprint,
-            "tokens": list(map(chr, tokens)),
-            "n_ids": int(counts.sum()),
-        }
+        n_ids = int(counts.sum())
+        header = {"fingerprint": key, "tokens": list(map(chr, tokens)), "n_ids": n_ids}
         checksum = 0
         file.write(_header_line(header, checksum))
         places_file.seek(0)
@@ -297,21 +279,16 @@ def _refuse_many(n_tokens: int, most: int) -> None:
         )
 
 
-def _is_whole(file: BinaryIO, fingerprint: str) -> bool:
-    """Return whether ``_encode`` wrote this file for the text with this fingerprint, and no byte
-    has changed."""
+def _is_whole(file: BinaryIO, key: str) -> bool:
+    """Return whether ``_encode`` wrote this file with this ``key``, and no byte has changed."""
     try:
         header = json.loads(file.readline(LONGEST_HEADER))
-        tokens, n_ids = header["tokens"], header["n_ids"]
-        fits = (
-            header["fingerprint"] == fingerprint
-            and 0 < len(tokens) <= LARGEST_VOCABULARY
-            and tokens == sorted(set(tokens))
-            and all(len(token) == 1 for token in tokens)
-        )
+        tokens = header["tokens"]
         dtype = np.dtype(_dtype(len(tokens)))
         length = os.fstat(file.fileno()).st_size - file.tell()
-        if not fits or n_ids <= 0 or length != n_ids * dtype.itemsize:
+        if header["fingerprint"] != key or tokens != sorted(set("".join(tokens))):
+            return False
+        if not 0 < length == header["n_ids"] * dtype.itemsize:
             return False
         checksum = 0
         while raw := file.read(2 * BLOCK):

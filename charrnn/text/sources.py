@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import pydoc_data.topics
 import re
 import select
 import stat
@@ -13,7 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -65,7 +66,7 @@ def open_source(name: str) -> Source:
     """
     if name in STDIN:
         return Source(name, _copy(0, name))
-    if os.path.exists(name) and stat.S_ISFIFO(os.stat(name).st_mode):
+    if Path(name).is_fifo():
         with open(name, "rb", buffering=0) as fifo:
             return Source(name, _copy(fifo.fileno(), name))
     require_regular(name, A_TEXT)
@@ -75,8 +76,9 @@ def open_source(name: str) -> Source:
 def _copy(descriptor: int, name: str) -> BinaryIO:
     """Return a temporary file with the rest of a stream."""
     blocks = read_stream(descriptor, name)
+    first = next(blocks, b"")  # before there is a new file, which may get a closed stream's number
     with scratch_file() as file:
-        file.writelines(blocks)
+        file.writelines(chain([first], blocks))
         file.flush()
         return open(os.dup(file.fileno()), "rb")
 
@@ -87,41 +89,38 @@ def read_stream(descriptor: int, name: str) -> Iterator[bytes]:
     try:
         if descriptor == 0 and sys.stdin is None:  # closed at the start: 0 may be another file now
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor)
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+            raise UserError(f"{name}: a device; give {A_TEXT}")
+        while True:
+            try:
+                raw = os.read(descriptor, BLOCK)
+            except BlockingIOError:  # a non-blocking stream with nothing to read yet
+                select.select([descriptor], [], [])
+                continue
+            if not raw:
+                return
+            yield raw
     except OSError as error:
         raise _unreadable(name, error) from None
-    if is_device:
-        raise UserError(f"{name}: a device; give {A_TEXT}")
-    return _stream_blocks(descriptor, name)
 
 
-def _stream_blocks(descriptor: int, name: str) -> Iterator[bytes]:
-    while True:
-        try:
-            raw = os.read(descriptor, BLOCK)
-        except BlockingIOError:  # a non-blocking stream with nothing to read yet
-            select.select([descriptor], [], [])
-            continue
-        except OSError as error:
-            raise _unreadable(name, error) from None
-        if not raw:
-            return
-        yield raw
-
-
-LeftOut = dict[str, dict[str, list[str]]]  # for each folder: names by the reason
+LeftOut = dict[str, defaultdict[str, list[str]]]  # for each folder: names by the reason
 
 
 def find_sources(
     data: list[str], earlier: str | None = None, known: tuple[str, ...] = ()
 ) -> tuple[list[Source], LeftOut]:
     """Return the files named, with the files in it in place of a folder; and the names left out of
-    folders. Only streams are opened.
+    folders. Only streams are opened. ``python-docs`` alone is the documentation inside Python.
 
     ``earlier`` is the fingerprint that the text should have: a folder's search ends where it has
     more bytes than that text. If ``known`` has names, only these are taken from a folder. Raises
     UserError for an address, and for a name that is no file.
     """
+    if data == ["python-docs"]:
+        topics = pydoc_data.topics.topics
+        docs = "\n".join(topics[name] for name in sorted(topics)).encode()
+        return [Source("python-docs", io.BytesIO(docs))], {}
     sources: list[Source] = []
     left_out: LeftOut = {}
     most = 8 * _size_of(earlier) + 4 if earlier is not None and not known else math.inf
@@ -138,11 +137,11 @@ def find_sources(
 
 def _search(
     folder: str, known: tuple[str, ...], most: float
-) -> tuple[list[Path], dict[str, list[str]]]:
+) -> tuple[list[Path], defaultdict[str, list[str]]]:
     """Return the files in a folder and all below it that may be texts, up to ``most`` bytes, and
     the names of the others by the reason. Links are followed, but nothing is found twice."""
     texts: list[Path] = []
-    left_out: dict[str, list[str]] = defaultdict(list)
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
     seen: set[tuple[int, int]] = set()
     wanted = {Path(folder, name) for name in known}
     wanted_folders = {parent for path in wanted for parent in path.parents}
@@ -205,31 +204,33 @@ class Identity:
     """What ``identify`` found out about a text."""
 
     sources: list[Source]  # the sources that are text
+    encoding: str  # in which they were read
     fingerprint: str  # depends on the characters, not on their encoding and line ends
     size: int  # bytes of it in UTF-8
-    has_grown: bool  # the text with the earlier fingerprint is the beginning of this one
     notes: list[str]  # sentences on files left out and changed line ends
     ends: list[int]  # where each source ends: characters from the start, with added line ends
 
 
 def identify(
-    sources: list[Source], left_out: LeftOut, encoding: str, earlier: str | None = None
+    name: str, sources: list[Source], left_out: LeftOut, encoding: str, earlier: str | None = None
 ) -> Identity:
     """Read the sources once. Files found in a folder that are no text are left out.
 
-    ``earlier`` is the fingerprint that the text should have. For another text, reading ends as soon
-    as that is clear, and nothing is opened if the sizes of the files show it. Raises UserError
-    where there is no text, and as ``read_blocks`` does for files that were named.
+    ``earlier`` is the fingerprint that the text must have. For another text, reading ends as soon
+    as that is clear, and nothing is opened if the sizes of the files show it. Raises UserError for
+    another text, which has this ``name``, where there is no text, and as ``read_blocks`` does for
+    files that were named.
     """
     if earlier is not None and not _may_hold(sources, _size_of(earlier)):
-        return Identity(sources, "another", 0, False, [], [])
-    left_out = {folder: defaultdict(list, kinds) for folder, kinds in left_out.items()}
-    digest, texts, problem = _Digest(earlier), [], None
-    changed: list[str] = []
-    ends: list[int] = []
+        raise _another_text(name, is_longer=False)
+    left_out = deepcopy(left_out)
+    digest = _Digest(sys.maxsize if earlier is None else _size_of(earlier))
+    texts, ends, problem = [], [], None
+    changed: set[str] = set()
     for source in sources:
+        after = digest.copy()
         try:
-            after, kind, is_changed = _read_on(digest, source, encoding)
+            kind = after.read(source, encoding, changed)
         except UserError as error:
             if source.folder is None:
                 raise
@@ -239,13 +240,11 @@ def identify(
             digest = after
             texts.append(source)
             ends.append(digest.n_chars)
-            changed += is_changed
         elif source.folder:
-            name = os.path.basename(source.name)
-            left_out[source.folder][kind] = [*left_out[source.folder][kind], name]
-        if digest.is_longer():
-            return Identity(sources, "another", 0, digest.has_grown, [], [])
-    notes = _notes(left_out, changed)
+            left_out[source.folder][kind].append(os.path.basename(source.name))
+        if digest.is_longer:
+            break
+    notes = _notes(left_out, [source.name for source in texts if source.name in changed])
     if problem and not texts:
         raise problem
     if not texts and not left_out:
@@ -253,71 +252,60 @@ def identify(
     if not texts:
         folder = next(iter(left_out))
         raise UserError("; ".join([f"{folder}: no text in this folder", *notes, f"give {A_TEXT}"]))
-    return Identity(texts, digest.fingerprint(), digest.size, digest.has_grown, notes, ends)
+    fingerprint = f"{digest.hash.hexdigest()}-{digest.size}"
+    if digest.is_longer or earlier not in (None, fingerprint):
+        raise _another_text(name, is_longer=fingerprint == earlier)
+    return Identity(texts, encoding, fingerprint, digest.size, notes, ends)
 
 
 class _Digest:
-    """Make the fingerprint of a text, file by file, and compare it with an earlier one."""
+    """The fingerprint of a text, made file by file, of its first ``most`` bytes in UTF-8."""
 
-    def __init__(self, earlier: str | None) -> None:
-        self.earlier, self.old_size = earlier, _size_of(earlier)
-        self.hash, self.size, self.begin = hashlib.sha256(b"1 utf-8"), 0, 0
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.hash, self.size = hashlib.sha256(b"1 utf-8"), 0
         self.n_chars = 0  # of the whole text so far
-        self.has_grown = False  # the text with the earlier fingerprint is the beginning of this one
+        self.is_longer = False  # the text has more than ``most`` bytes
 
     def copy(self) -> "_Digest":
         other = copy(self)
         other.hash = self.hash.copy()
         return other
 
-    def update(self, raw: bytes) -> None:
-        if self.size < self.old_size < self.size + len(raw):
-            beginning = self.copy()
-            beginning.update(raw[: self.old_size - self.size])
-            self.has_grown = beginning.has_grown
-        self.hash.update(raw)
-        self.size += len(raw)
-        if self.size == self.old_size:
-            whole = self.copy()
-            whole.end_file()
-            self.has_grown = whole.fingerprint() == self.earlier
-
-    def end_file(self) -> None:
-        """Count the end of a file: the same characters in other files are another text."""
-        self.hash.update(f"\0{self.size - self.begin}\0".encode())
-        self.begin = self.size
-
-    def is_longer(self) -> bool:
-        """Return whether there is more text than the earlier one had."""
-        return self.earlier is not None and self.size > self.old_size
-
-    def fingerprint(self) -> str:
-        return f"{self.hash.hexdigest()}-{self.size}"
+    def read(self, source: Source, encoding: str, changed: set[str]) -> str:
+        """Add the text of a source; return why it is to be left out instead, or "". Its name is
+        added to ``changed`` if its line ends are changed. Raises UserError as ``read_blocks``
+        does."""
+        kind, last, begin = "empty", "\n", self.size
+        for text in read_blocks(source, encoding, changed):
+            if kind and source.folder and PAGE in text[:1024]:
+                return "page of charrnn"
+            kind, last = "", text[-1]
+            raw = text.encode("utf-8", "surrogatepass")
+            fits = raw[: self.most - self.size]
+            self.hash.update(fits)
+            self.size += len(fits)
+            self.n_chars += len(text)
+            if len(fits) < len(raw):
+                self.is_longer = True
+                break
+        if self.size > begin:  # the same characters in other files are another text
+            self.hash.update(b"\0%d\0" % (self.size - begin))
+        self.n_chars += last != "\n"  # ``read_text`` adds a line end
+        return kind
 
 
-def _read_on(digest: _Digest, source: Source, encoding: str) -> tuple[_Digest, str, list[str]]:
-    """Return the digest after this source; why it is left out, or ""; its name, if its line ends
-    were changed. Raises UserError as ``read_blocks`` does."""
-    digest, kind, last = digest.copy(), "empty", "\n"
-    changed: list[str] = []
-    for text in read_blocks(source, encoding, changed):
-        if kind and source.folder and PAGE in text[:1024]:
-            return digest, "page of charrnn", []
-        kind = ""
-        digest.n_chars += len(text)
-        last = text[-1]
-        digest.update(text.encode("utf-8", "surrogatepass"))
-        if digest.is_longer():
-            break
-    digest.n_chars += last != "\n"  # ``read_text`` adds a line end
-    digest.end_file()
-    return digest, kind, changed
+def _another_text(name: str, is_longer: bool) -> UserError:
+    return UserError(
+        f"{name}: not the text of that run{', but longer' if is_longer else ''}; a run resumes "
+        "with its own text only: start a new one, with --init-from for its weights"
+    )
 
 
-def _size_of(fingerprint: str | None) -> int:
-    """Return how many bytes of UTF-8 the text with this fingerprint has; -1 for another string."""
-    known = re.fullmatch(r"[0-9a-f]{64}-([0-9]{1,15})", fingerprint or "")
-    return int(known[1]) if known else -1
+def _size_of(fingerprint: str) -> int:
+    """Return how many bytes of UTF-8 the text with this fingerprint has; 0 for another string."""
+    known = re.fullmatch(r"[0-9a-f]{64}-([0-9]{1,15})", fingerprint)
+    return int(known[1]) if known else 0
 
 
 def _may_hold(sources: list[Source], size: int) -> bool:
@@ -336,7 +324,7 @@ def _notes(left_out: LeftOut, changed: list[str]) -> list[str]:
     """Return sentences on what was left out of each folder and whose line ends were changed."""
     notes = []
     for folder, kinds in left_out.items():
-        counts = [f"{len(kinds[k])} {k} ({min(kinds[k])})" for k in sorted(kinds) if kinds[k]]
+        counts = [f"{len(names)} {k} ({min(names)})" for k, names in sorted(kinds.items()) if names]
         if counts:
             notes.append(f"left out of {folder}: {', '.join(counts)}")
     if changed:
@@ -350,18 +338,17 @@ def read_text(sources: list[Source], encoding: str) -> Iterator[str]:
     ``read_blocks`` does."""
     last = "\n"
     for source in sources:
-        for i, block in enumerate(read_blocks(source, encoding, [])):
-            if i == 0 and not last.endswith("\n"):
-                yield "\n"
-            yield block
-            last = block
+        begin = "" if last.endswith("\n") else "\n"
+        for last in read_blocks(source, encoding, set()):
+            yield begin + last
+            begin = ""
 
 
-def read_blocks(source: Source, encoding: str, changed: list[str]) -> Iterator[str]:
+def read_blocks(source: Source, encoding: str, changed: set[str]) -> Iterator[str]:
     r"""Yield the text of a source in blocks, without a byte-order mark and with ``\n`` line ends.
 
     In a file whose lines end in a lone ``\r`` (old Mac) that becomes ``\n`` too, and the file's
-    name is appended to ``changed``; in other files a lone ``\r`` is kept. Raises UserError, with
+    name is added to ``changed``; in other files a lone ``\r`` is kept. Raises UserError, with
     the byte's offset, for a file that is binary or not in this encoding.
     """
     blocks = source.blocks()
@@ -378,7 +365,7 @@ def read_blocks(source: Source, encoding: str, changed: list[str]) -> Iterator[s
         if only_cr is None and ("\r" in text or "\n" in text):
             only_cr = text.count("\r") > 9 * text.count("\n")
             if only_cr:
-                changed.append(source.name)
+                changed.add(source.name)
         if text:
             yield text.replace("\r", "\n") if only_cr else text
 
