@@ -44,9 +44,8 @@ class Parser(argparse.ArgumentParser):
         return known
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        args = sys.argv[1:] if args is None else args
         spelled = []
-        for arg in args:
+        for arg in sys.argv[1:] if args is None else args:
             flag, equals, value = arg.partition("=")
             hyphens = flag.replace("_", "-")
             is_flag = hyphens in self._option_string_actions
@@ -57,9 +56,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # argparse tells only in words that a value is missing: "argument --prime: expected one ..."
-        words = message.removeprefix("argument ")
-        if words.endswith(": expected one argument"):
-            flag = words.partition(":")[0]
+        if message.endswith(": expected one argument"):
+            flag = message.removeprefix("argument ").partition(":")[0]
             message += f"; if its value begins with a hyphen, write {flag}=-x"
         raise UserError(f"{message} (--help lists every flag)")
 

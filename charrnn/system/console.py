@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-ENDING = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+ENDING = [each for each in signal.Signals if each.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 # the control characters of Unicode, spelled out; tab and newline stay
 CONTROLS = {i: ascii(chr(i))[1:-1] for i in (*range(9), *range(11, 32), *range(127, 160))}
 

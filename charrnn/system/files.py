@@ -181,11 +181,10 @@ def _create(target: Path) -> tuple[BinaryIO, Path]:
     while True:
         partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
         file = partial.open("xb")  # "x": fails for a file or link that exists
-        if fcntl is None:
-            return file, partial
-        with suppress(OSError):  # some file systems have no locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if is_at(file.fileno(), partial):
+        if fcntl is not None:
+            with suppress(OSError):  # some file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if fcntl is None or is_at(file.fileno(), partial):
             return file, partial
         file.close()  # another writer removed it before it was locked, as a leftover
 

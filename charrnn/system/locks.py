@@ -1,6 +1,5 @@
 """Locks, so that no two processes write the files of a run at the same time."""
 
-import errno
 import functools
 import os
 import stat
@@ -46,8 +45,7 @@ def _open_lock(lock: Path) -> int:
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | NOT_THROUGH_LINKS, 0o666)
     except OSError as error:
-        problem = reason(error, "remove it")
-        raise UserError(f"{lock}: cannot be opened: {problem}") from None
+        raise UserError(f"{lock}: cannot be opened: {reason(error, 'remove it')}") from None
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # a hard link to someone's file
         os.close(descriptor)
@@ -62,15 +60,15 @@ def _flock(descriptor: int, path: str | Path) -> bool:
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-            _say_unlocked(os.path.dirname(os.path.abspath(path)), error.strerror)
-            return False
+    except BlockingIOError:
         number = os.pread(descriptor, 20, 0)
         holder = f"process {number.decode()}" if number.isdigit() else "another process"
         os.close(descriptor)
         advice = "wait for it, or name another file"
         raise UserError(f"{path}: {holder} is training into it; {advice}") from None
+    except OSError as error:
+        _say_unlocked(os.path.dirname(os.path.abspath(path)), error.strerror)
+        return False
     return True
 
 

@@ -10,8 +10,6 @@ from typing import Any
 from charrnn.errors import UserError
 from charrnn.system.console import brief
 
-LARGEST = sys.float_info.max
-
 
 @dataclass(frozen=True)
 class Number:
@@ -25,7 +23,7 @@ class Number:
 
     def __contains__(self, value: Any) -> bool:
         allowed = (int,) if self.kind is int else (int, float)
-        if type(value) not in allowed or not -LARGEST <= value <= LARGEST:  # False for NaN, too
+        if type(value) not in allowed or not abs(value) <= sys.float_info.max:  # True for NaN, too
             return False
         above = value > self.low if self.exclusive_min else value >= self.low
         return above and (value < self.high if self.exclusive_max else value <= self.high)
