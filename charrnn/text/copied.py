@@ -32,8 +32,7 @@ def find_copied(text: np.ndarray, source: Blocks) -> Copied:
     if len(text) >= RUN:
         sliding_window_view(in_runs, RUN, writeable=True)[_stands_in(text, source, RUN)] = True
     lines = [line for line in _lines([text]) if line]
-    own = set(lines)
-    copied = own & {line for line in _lines(source()) if line in own}
+    copied = set(lines).intersection(_lines(source()))
     longest = _longest(text, source, RUN if in_runs.any() else 0)
     return Copied(longest, in_runs, len(lines), sum(line in copied for line in lines))
 

@@ -2,6 +2,7 @@
 
 import codecs
 import unicodedata
+from contextlib import suppress
 from itertools import islice, pairwise
 
 from charrnn.errors import UserError
@@ -48,10 +49,8 @@ def suggest(raw: bytes, bad: int) -> list[str]:
     raw = raw[raw.rfind(b"\n", 0, bad) + 1 :]
     fits = {}
     for name in ("utf-16-le", "utf-16-be") if b"\0" in raw else COMMON:
-        try:  # incrementally, since the last character may be cut in two
+        with suppress(UnicodeError):  # incrementally, since the last character may be cut in two
             fits[name] = _plausibility(codecs.getincrementaldecoder(name)().decode(raw))
-        except UnicodeError:
-            continue
     return sorted(fits, key=fits.__getitem__, reverse=True)[:2]
 
 

@@ -11,11 +11,7 @@ from charrnn.system.console import brief
 
 MOST_PAIRED = 300  # distinct characters whose pairs are counted
 MOST_LINES = 1 << 26  # characters of a text whose lines or other parts are chosen, in memory
-PARTS = {  # the values of --val-split other than "end"
-    "lines": "lines",
-    "paragraphs": "blocks between blank lines, or lines such as =====",
-    "files": "files",
-}
+PARTS = ("lines", "paragraphs", "files")  # the values of --val-split other than "end"
 
 
 def split_text(
@@ -56,7 +52,7 @@ def split_text(
     held_out = choose_parts(lengths, n_val, val_split, seed).repeat_interleave(lengths)
     if min(int(held_out.sum()), int((~held_out).sum())) < 2:
         raise UserError(
-            f"--val-split {val_split}: the text has too few {PARTS[val_split]}; use --val-split end"
+            f"--val-split {val_split}: the text has too few {val_split}; use --val-split end"
         )
     return ids[~held_out], ids[held_out]
 
@@ -95,15 +91,14 @@ def _ends_paragraph(ids: np.ndarray, ends: np.ndarray, tokens: tuple[str, ...]) 
     ``ends`` are the ends of the lines in ``ids``.
     """
     starts = np.append(0, ends[:-1])
-    first = ids[starts]
+    first = np.array(tokens)[ids[starts]]
     # a line of one sign differs from what stands before it in two places: at its start and its end
     differs = np.append(True, ids[1:] != ids[:-1])
     is_uniform = np.add.reduceat(differs, starts, dtype=np.int64) == 2
     lengths = ends - starts - 1  # without the line end
-    is_sign = np.array([not (token.isalnum() or token.isspace()) for token in tokens])[first]
-    is_percent = np.array([token == "%" for token in tokens])[first]
-    is_rule = is_uniform & ((is_sign & (lengths >= 3)) | (is_percent & (lengths == 1)))
-    separates = is_rule | np.array([token == "\n" for token in tokens])[first]
+    is_sign = np.array([not (t.isalnum() or t.isspace()) for t in tokens])[ids[starts]]
+    is_rule = is_uniform & ((is_sign & (lengths >= 3)) | ((first == "%") & (lengths == 1)))
+    separates = is_rule | (first == "\n")
     separates[:-1] &= ~separates[1:]
     return torch.from_numpy(separates)
 
