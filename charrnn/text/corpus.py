@@ -4,9 +4,11 @@ import json
 import os
 import re
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,14 +18,13 @@ from torch import Tensor
 
 from charrnn.errors import UserError
 from charrnn.system.files import atomic_file, reason, remove_leftovers, scratch_file
-from charrnn.text.download import ANNA, download_anna
+from charrnn.text.download import find_anna
 from charrnn.text.encodings import check_encoding
 from charrnn.text.sources import (
     BLOCK,
     STDIN,
+    Found,
     Identity,
-    LeftOut,
-    Source,
     find_sources,
     identify,
     read_text,
@@ -73,13 +74,12 @@ class Corpus:
         if len(self.file_ends) < 2 or val_split not in ("end", "files"):
             return []
         n_val = round(len(self.ids) * val_frac)
-        ends = torch.tensor(self.file_ends)
         if val_split == "files":
-            lengths = ends.diff(prepend=torch.tensor([0]))
+            lengths = torch.tensor((0, *self.file_ends)).diff()
             chosen = choose_parts(lengths, n_val, val_split, seed)
-            return [self.file_names[i] for i in chosen.nonzero().flatten().tolist()]
+            return list(compress(self.file_names, chosen.tolist()))
         n_train = len(self.ids) - n_val
-        first = int((ends <= n_train).sum())  # the first file that is held out
+        first = bisect_right(self.file_ends, n_train)  # the first file that is held out
         names = list(self.file_names[first:])
         if n_train > (0, *self.file_ends)[first]:
             names[0] = f"the end of {names[0]}"
@@ -123,46 +123,36 @@ def load_corpus(
     and as ``download`` does.
     """
     encoding = check_encoding(encoding)
-    if not data:
-        download_anna()
-    data = data or [str(ANNA)]
-    name = " ".join(data)
-    sources, left_out = find_sources(data, fingerprint, known)
-    text = _own_text(name, sources, left_out, own)
-    text = text or identify(name, sources, left_out, encoding, fingerprint)
+    found = find_sources(data or [find_anna()], fingerprint, known)
+    text = _own_text(found, own) or identify(found, encoding, fingerprint)
     paths = [Path(STDIN[1] if source.name == "-" else source.name) for source in text.sources]
     paths = [] if data == ["python-docs"] else paths
     folder = _scratch_folder(paths, text.size)
     key = text.fingerprint if min_count == 1 else f"{min_count}-{text.fingerprint}"
 
     def encode(file: BinaryIO) -> None:
-        _encode(read_text(text.sources, text.encoding), min_count, most_tokens, key, file, folder)
+        _encode(text, min_count, most_tokens, key, file, folder)
 
-    notes = [*text.notes]
     if text.size > CACHE_ABOVE and not any(source.copy for source in text.sources):
-        ids, tokens = _from_cache(paths[0].resolve(), key, encode, notes)
+        ids, tokens = _from_cache(paths[0].resolve(), key, encode, text.notes)
     else:
         with scratch_file(folder) as file:
             encode(file)
             ids, tokens = _open_encoded(file)
     _refuse_many(len(tokens), most_tokens)  # a cache made for evaluation may have more
     files = tuple(os.path.relpath(s.name, s.folder) for s in text.sources if s.folder)
-    names = tuple(
-        os.path.relpath(s.name, Path(s.folder).parent) if s.folder else os.path.basename(s.name)
-        for s in text.sources
-    )
+    names = tuple(os.path.relpath(s.name, Path(s.folder or s.name).parent) for s in text.sources)
     ends = tuple(min(end, len(ids)) for end in text.ends)  # the last may have no line end
-    return Corpus(ids, Vocabulary(tokens), text.fingerprint, paths, notes, name, files, names, ends)
+    vocabulary, notes = Vocabulary(tokens), text.notes
+    return Corpus(ids, vocabulary, text.fingerprint, paths, notes, found.name, files, names, ends)
 
 
-def _own_text(
-    name: str, sources: list[Source], left_out: LeftOut, own: Iterable[tuple[str, str]]
-) -> Identity | None:
+def _own_text(found: Found, own: Iterable[tuple[str, str]]) -> Identity | None:
     """Return the text as read in the first of these encodings in which it has the fingerprint
     beside it; None where there is none."""
     for encoding, fingerprint in own:
         with suppress(UserError):  # cannot be read in this encoding, or is another text
-            return identify(name, sources, left_out, check_encoding(encoding), fingerprint)
+            return identify(found, check_encoding(encoding), fingerprint)
     return None
 
 
@@ -222,24 +212,19 @@ def _remove_caches(cache: Path, all_caches: str) -> list[str]:
 
 
 def _encode(
-    blocks: Iterable[str],
-    min_count: int,
-    most_tokens: int,
-    key: str,
-    file: BinaryIO,
-    folder: Path | None,
+    text: Identity, min_count: int, most_tokens: int, key: str, file: BinaryIO, folder: Path | None
 ) -> None:
     """Write a line of JSON with ``key`` as the fingerprint, the tokens, the number of ids and their
     checksum; then the ids.
 
-    ``blocks`` is read once: places in order of appearance go to a scratch file in ``folder`` first.
+    The text is read once: places in order of appearance go to a scratch file in ``folder`` first.
     """
     place_of = np.full(0x110000, -1, dtype=np.int32)  # of each code point, in order of appearance
     points = np.empty(0, dtype=np.uint32)  # the code point of each place
     counts = np.zeros(LARGEST_VOCABULARY, dtype=np.int64)  # of each place
     with scratch_file(folder) as places_file:
-        for text in blocks:
-            block = code_points(text)
+        for chars in read_text(text.sources, text.encoding):
+            block = code_points(chars)
             new = np.unique(block[place_of[block] < 0])
             points = np.append(points, new)
             _refuse_many(len(points), LARGEST_VOCABULARY)

@@ -19,11 +19,12 @@ ANNA_BYTES = 2_025_486
 ANNA_SHA256 = "568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9"
 
 
-def download_anna() -> None:
-    """Download the text to ``data/anna.txt`` unless it is there. Raises UserError as ``download``
-    does."""
+def find_anna() -> str:
+    """Return the name of the text, which is downloaded unless it is there. Raises UserError as
+    ``download`` does."""
     if not ANNA.exists():
         download(ANNA_URL, ANNA, ANNA_BYTES, ANNA_SHA256)
+    return str(ANNA)
 
 
 def download(url: str, path: Path, size: int, sha256: str) -> None:

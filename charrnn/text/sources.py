@@ -104,12 +104,19 @@ def read_stream(descriptor: int, name: str) -> Iterator[bytes]:
         raise _unreadable(name, error) from None
 
 
-LeftOut = dict[str, defaultdict[str, list[str]]]  # for each folder: names by the reason
+LeftOut = defaultdict[str, list[str]]  # names by the reason
 
 
-def find_sources(
-    data: list[str], earlier: str | None = None, known: tuple[str, ...] = ()
-) -> tuple[list[Source], LeftOut]:
+@dataclass(frozen=True)
+class Found:
+    """What ``find_sources`` found."""
+
+    name: str  # all names given
+    sources: list[Source]
+    left_out: dict[str, LeftOut]  # of each folder
+
+
+def find_sources(data: list[str], earlier: str | None, known: tuple[str, ...]) -> Found:
     """Return the files named, with the files in it in place of a folder; and the names left out of
     folders. Only streams are opened. ``python-docs`` alone is the documentation inside Python.
 
@@ -120,28 +127,25 @@ def find_sources(
     if data == ["python-docs"]:
         topics = pydoc_data.topics.topics
         docs = "\n".join(topics[name] for name in sorted(topics)).encode()
-        return [Source("python-docs", io.BytesIO(docs))], {}
-    sources: list[Source] = []
-    left_out: LeftOut = {}
+        return Found("python-docs", [Source("python-docs", io.BytesIO(docs))], {})
+    found = Found(" ".join(data), [], {})
     most = 8 * _size_of(earlier) + 4 if earlier is not None and not known else math.inf
     for name in data:
         if re.match(r"\w+://", name) and not os.path.exists(name):
             raise UserError(f"{name}: an address; download it first, then give the file's name")
         if not os.path.isdir(name):
-            sources.append(open_source(name))
+            found.sources.append(open_source(name))
             continue
-        paths, left_out[name] = _search(name, known, most)
-        sources += [Source(str(path), folder=name) for path in sorted(paths)]
-    return sources, left_out
+        paths, found.left_out[name] = _search(name, known, most)
+        found.sources.extend(Source(str(path), folder=name) for path in sorted(paths))
+    return found
 
 
-def _search(
-    folder: str, known: tuple[str, ...], most: float
-) -> tuple[list[Path], defaultdict[str, list[str]]]:
+def _search(folder: str, known: tuple[str, ...], most: float) -> tuple[list[Path], LeftOut]:
     """Return the files in a folder and all below it that may be texts, up to ``most`` bytes, and
     the names of the others by the reason. Links are followed, but nothing is found twice."""
     texts: list[Path] = []
-    left_out: defaultdict[str, list[str]] = defaultdict(list)
+    left_out: LeftOut = defaultdict(list)
     seen: set[tuple[int, int]] = set()
     wanted = {Path(folder, name) for name in known}
     wanted_folders = {parent for path in wanted for parent in path.parents}
@@ -154,12 +158,11 @@ def _search(
             left_out[kind].append(os.path.basename(where))
             folders.clear()
             continue
-        left_out["hidden"] += [name for name in folders if name.startswith(".")]
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (not known or Path(where, name) in wanted_folders)
-        )
+        hidden = [name for name in folders if name.startswith(".")]
+        left_out["hidden"] += hidden
+        folders[:] = sorted(set(folders).difference(hidden))
+        if known:
+            folders[:] = [name for name in folders if Path(where, name) in wanted_folders]
         for path in (Path(where, name) for name in sorted(files)):
             kind = _kind(path, seen)
             if not kind and known and path not in wanted:
@@ -211,23 +214,20 @@ class Identity:
     ends: list[int]  # where each source ends: characters from the start, with added line ends
 
 
-def identify(
-    name: str, sources: list[Source], left_out: LeftOut, encoding: str, earlier: str | None = None
-) -> Identity:
+def identify(found: Found, encoding: str, earlier: str | None) -> Identity:
     """Read the sources once. Files found in a folder that are no text are left out.
 
     ``earlier`` is the fingerprint that the text must have. For another text, reading ends as soon
     as that is clear, and nothing is opened if the sizes of the files show it. Raises UserError for
-    another text, which has this ``name``, where there is no text, and as ``read_blocks`` does for
-    files that were named.
+    another text, where there is no text, and as ``read_blocks`` does for files that were named.
     """
-    if earlier is not None and not _may_hold(sources, _size_of(earlier)):
-        raise _another_text(name, is_longer=False)
-    left_out = deepcopy(left_out)
+    if earlier is not None and not _may_hold(found.sources, _size_of(earlier)):
+        raise _another_text(found.name, is_longer=False)
+    left_out = deepcopy(found.left_out)
     digest = _Digest(sys.maxsize if earlier is None else _size_of(earlier))
     texts, ends, problem = [], [], None
     changed: set[str] = set()
-    for source in sources:
+    for source in found.sources:
         after = digest.copy()
         try:
             kind = after.read(source, encoding, changed)
@@ -248,13 +248,13 @@ def identify(
     if problem and not texts:
         raise problem
     if not texts and not left_out:
-        raise UserError(f"{sources[-1].name}: empty; give a file with some text in it")
+        raise UserError(f"{found.sources[-1].name}: empty; give a file with some text in it")
     if not texts:
         folder = next(iter(left_out))
         raise UserError("; ".join([f"{folder}: no text in this folder", *notes, f"give {A_TEXT}"]))
     fingerprint = f"{digest.hash.hexdigest()}-{digest.size}"
     if digest.is_longer or earlier not in (None, fingerprint):
-        raise _another_text(name, is_longer=fingerprint == earlier)
+        raise _another_text(found.name, is_longer=fingerprint == earlier)
     return Identity(texts, encoding, fingerprint, digest.size, notes, ends)
 
 
@@ -273,9 +273,12 @@ class _Digest:
         return other
 
     def read(self, source: Source, encoding: str, changed: set[str]) -> str:
-        """Add the text of a source; return why it is to be left out instead, or "". Its name is
-        added to ``changed`` if its line ends are changed. Raises UserError as ``read_blocks``
-        does."""
+        """Add the text of a source, up to ``most`` bytes in all; return why it is to be left out
+        instead, or "".
+
+        Its name is added to ``changed`` if its line ends are changed. Raises UserError as
+        ``read_blocks`` does.
+        """
         kind, last, begin = "empty", "\n", self.size
         for text in read_blocks(source, encoding, changed):
             if kind and source.folder and PAGE in text[:1024]:
@@ -320,7 +323,7 @@ def _may_hold(sources: list[Source], size: int) -> bool:
     return size <= 4 * n_bytes and n_bytes <= 8 * size + 4 * len(sources)
 
 
-def _notes(left_out: LeftOut, changed: list[str]) -> list[str]:
+def _notes(left_out: dict[str, LeftOut], changed: list[str]) -> list[str]:
     """Return sentences on what was left out of each folder and whose line ends were changed."""
     notes = []
     for folder, kinds in left_out.items():
@@ -374,8 +377,7 @@ def _decode(
     decoder: io.IncrementalNewlineDecoder, raw: bytes, encoding: str, name: str, n_read: int
 ) -> str:
     """Return the text of the next block, which ends at byte ``n_read``. Raises UserError."""
-    has_zeros = encoding.startswith(("utf-16", "utf-32"))
-    if not has_zeros and (zero := raw.find(b"\0")) >= 0:
+    if not encoding.startswith(("utf-16", "utf-32")) and (zero := raw.find(b"\0")) >= 0:
         raise UserError(
             f"{name}: binary, not text (a zero byte at byte {n_read - len(raw) + zero}); give "
             f"{A_TEXT}; UTF-16 without a byte-order mark needs --encoding utf-16-le"
@@ -388,6 +390,5 @@ def _decode(
         others = " or ".join(f"--encoding {other}" for other in suggest(piece, bad))
         raise UserError(
             f"{name}: not {wanted}: byte 0x{piece[bad : bad + 1].hex()} at byte "
-            f"{n_read - len(piece) + bad}; "
-            f"save the file as UTF-8, or try {others}"
+            f"{n_read - len(piece) + bad}; save the file as UTF-8, or try {others}"
         ) from None
