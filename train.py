@@ -83,17 +83,16 @@ def train_step(
     hidden = detach(hidden)  # the state is carried on, but gradients stop here: truncated BPTT
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         logits, hidden = model(x, hidden)
-    logits, targets = logits.float(), y.flatten()
-    loss = F.cross_entropy(logits, targets)
-    # the loss that is minimized gives every character a little probability
-    smoothed = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    log_p = logits.float().log_softmax(dim=1)
+    loss = F.nll_loss(log_p, y.flatten())  # of both together: cross-entropy
+    # the loss that is minimized also asks for a little probability of every character
+    smoothed = torch.lerp(loss, -log_p.mean(), label_smoothing)
 
     model.zero_grad()
     scale = LOSS_SCALE if dtype == torch.float16 else 1
     (smoothed * scale).backward()
     if scale != 1:
-        for gradient in (w.grad for w in model.parameters() if w.grad is not None):
-            gradient.div_(scale)
+        torch._foreach_div_([w.grad for w in model.parameters() if w.grad is not None], scale)
     # so that one steep region cannot throw the weights far away
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     # a gradient that is not finite must change nothing: an optimizer skips the step if its

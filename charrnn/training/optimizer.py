@@ -29,7 +29,11 @@ def make_optimizers(
     )
     if not hidden:
         return [adamw]
-    groups = [{"params": hidden, "peak_lr": settings.lr * scale}]
+    widths = sorted({weight.shape[1] for weight in hidden})  # one, but for an added cell
+    groups = [
+        {"params": [w for w in hidden if w.shape[1] == width], "peak_lr": settings.lr * scale}
+        for width in widths
+    ]
     return [adamw, Muon(groups, EVERY, settings.weight_decay, dtype)]
 
 
@@ -57,6 +61,7 @@ class Muon(torch.optim.Optimizer):
     A direction is the momentum with all singular values set to about 1, so that rare directions are
     learned as fast as common ones. The square block of each gate is one matrix. A direction is used
     for ``every`` steps. ``weight_decay`` is decoupled, as in AdamW (Loshchilov and Hutter 2019).
+    The weights of a group have the same number of columns.
     """
 
     def __init__(
@@ -75,29 +80,36 @@ class Muon(torch.optim.Optimizer):
         any case, since reading ``found_inf`` would mean waiting for the device."""
         if self.found_inf.device.type == "cpu" and self.found_inf:
             return
-        for group in self.param_groups:
-            for weight in group["params"]:
-                state = self.state[weight]
-                momentum, good = state["momentum"], self.found_inf.eq(0)
-                gradient = weight.grad.where(good, momentum)  # then lerp changes nothing
-                momentum.lerp_(gradient, 1 - MOMENTUM)
-                if state["step"] % self.every == 0:
-                    nesterov = gradient.lerp(momentum, MOMENTUM)
-                    direction = orthogonal(nesterov, self.dtype)
+        good = self.found_inf.eq(0)
+        for group in self.param_groups:  # all weights at once: few kernels, so little to launch
+            weights = group["params"]
+            states = [self.state[weight] for weight in weights]
+            momenta = [state["momentum"] for state in states]
+            # with the momentum in place of a bad gradient, lerp changes nothing
+            gradients = [w.grad.where(good, m) for w, m in zip(weights, momenta, strict=True)]
+            torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+            if states[0]["step"] % self.every == 0:
+                nesterov = torch.cat(torch._foreach_lerp(gradients, momenta, MOMENTUM))
+                directions = orthogonal(nesterov, self.dtype).split([len(w) for w in weights])
+                for state, direction in zip(states, directions, strict=True):
                     state["direction"] = direction.where(good, state["direction"])
+            for state in states:
                 state["step"] += 1
-                lr = group["lr"] * good
-                weight.mul_(1 - lr * self.weight_decay).sub_(state["direction"] * lr)
+            lr = group["lr"] * good
+            torch._foreach_mul_(weights, 1 - lr * self.weight_decay)
+            moves = torch._foreach_mul([state["direction"] for state in states], lr)
+            torch._foreach_sub_(weights, moves)
 
 
 def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return ``[n_gates * n_hidden, n_hidden]`` with each gate's square block replaced by the
-    nearest matrix whose singular values are all about 1, by Newton-Schulz iteration with Jordan's
-    quintic polynomial."""
+    """Return ``[n_blocks * n_hidden, n_hidden]`` with each square block, of one gate, replaced by
+    the nearest matrix whose singular values are all about 1, by Newton-Schulz iteration with
+    Jordan's quintic polynomial."""
     blocks = matrix.view(-1, matrix.shape[1], matrix.shape[1])
     x = blocks / blocks.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     x = x.to(dtype)
     for _ in range(ITERATIONS):
         a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        b = torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, b, x, beta=3.4445)  # 3.4445 x - 4.7750 a x + 2.0315 a a x
     return x.to(matrix.dtype).view_as(matrix)
