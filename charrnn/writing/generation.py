@@ -17,12 +17,18 @@ from charrnn.network.device import pick_dtype, torch_defaults
 from charrnn.network.model import CharRNN, Hidden, eval_mode
 from charrnn.system.values import Number
 from charrnn.text.vocabulary import UNKNOWN
-from charrnn.writing.decoder import Decoder, has_fast_step, plain_step
+from charrnn.writing.decoder import (
+    CellDecoder,
+    Decoder,
+    has_fast_step,
+    make_decoder,
+    plain_step,
+)
 
 SIZE, TOP_K = 1000, 5  # defaults: characters of a text; likeliest characters to draw from
 MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side; characters of all of them
 MOST_NUMBERS = 1 << 20  # of one-hot input at a time, while a prime is read
-NOISE = 4096  # random numbers drawn ahead for each text
+NOISE, AHEAD = 4096, 16  # at most: random numbers for each text, characters; drawn ahead
 NAMED = 5  # characters that an error names
 LOOKALIKES = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-"}
 LOOKALIKES |= {"\u2014": "-", "\u00a0": " ", "'": "\u2019", '"': "\u201c", "-": "\u2013"}
@@ -155,53 +161,49 @@ def draw(
 
     The temperature is applied first. Then the ``top_k`` likeliest are kept (None or 0: all), and of
     these the nucleus: the fewest whose probabilities reach ``top_p`` (Holtzman et al. 2020,
-    arXiv:1904.09751). The id drawn is the argmax of p / e with exponential ``noise`` e,
-    ``[N, top_k]`` (None: torch's own).
+    arXiv:1904.09751). The id drawn is the argmax of logit / temperature + ``noise``, which has the
+    standard Gumbel distribution, ``[N, top_k]`` (None: torch's own): that draws from the softmax
+    (Maddison et al. 2014, arXiv:1411.0030, section 2).
     """
     if temperature < 1e-6:  # nothing smaller can be divided by in float32
         return logits.argmax(dim=1)
     logits, ids = logits.topk(min(top_k or logits.shape[1], logits.shape[1]))
-    p = torch.softmax((logits - logits[:, :1]) / temperature, dim=1)
+    noise = -torch.empty_like(logits).exponential_().log() if noise is None else noise
+    scores = torch.add(noise, logits, alpha=1 / temperature)
     if top_p < 1:
+        p = torch.softmax(logits / temperature, dim=1)
         before = p.cumsum(1) - p  # is less than top_p for each character that is kept
-        p.masked_fill_(before >= top_p, 0)
-    noise = torch.empty_like(p).exponential_() if noise is None else noise
-    return ids.gather(1, (p / noise).argmax(dim=1, keepdim=True)).squeeze(1)
+        scores.masked_fill_(before >= top_p, -math.inf)
+    return ids.gather(1, scores.argmax(dim=1, keepdim=True)).squeeze(1)
 
 
 class Noise:
-    """Exponential random numbers for texts written side by side. Those of text n depend only on the
-    seed and on n (Philox, a counter-based generator: Salmon et al. 2011)."""
+    """Random numbers of the standard Gumbel distribution for texts written side by side. Those of
+    text n depend only on the seed and on n (Philox, a counter-based generator: Salmon et al.
+    2011)."""
 
     def __init__(self, seed: int, numbers: range, width: int, device: torch.device) -> None:
         """``numbers``: of the texts; ``width``: random numbers for one character."""
         keys = (np.array((seed, n), np.uint64) for n in numbers)
         self.streams = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
-        self.steps = max(1, NOISE // width)  # characters that are drawn ahead
+        self.steps = max(1, min(AHEAD, NOISE // width))  # characters of a block
         self.drawn = np.empty((len(numbers), self.steps, width), np.float32)
         self.block = torch.empty(self.drawn.shape, device=device)
-        self.at = torch.zeros(1, dtype=torch.long, device=device)
-        self._draw()
+        self.refill()
 
-    def prepare(self) -> None:
-        """Draw more numbers if none are left. To be called before each ``take``, outside of a CUDA
-        graph, since the numbers come from the CPU."""
-        if self.left == 0:
-            self._draw()
-        self.left -= 1
-
-    def _draw(self) -> None:
+    def refill(self) -> None:
+        """Draw the next block, on the CPU."""
         for stream, numbers in zip(self.streams, self.drawn, strict=True):
             stream.standard_exponential(dtype=np.float32, out=numbers)
-        self.block.copy_(torch.from_numpy(self.drawn.clip(1e-30)))  # nothing is divided by 0
-        self.at.zero_()
+        self.block.copy_(torch.from_numpy(-np.log(self.drawn.clip(1e-30))))
         self.left = self.steps
 
     def take(self) -> Tensor:
-        """Return the numbers for one character of each text, ``[N, width]``."""
-        numbers = self.block.index_select(1, self.at)[:, 0]
-        self.at += 1
-        return numbers
+        """Return the numbers for the next character of each text, ``[N, width]``."""
+        if self.left == 0:
+            self.refill()
+        self.left -= 1
+        return self.block[:, self.steps - self.left - 1]
 
 
 @torch_defaults()
@@ -402,39 +404,56 @@ def generate(
         read = {each: read_prime(model, ids[each], hidden) for each in ids}  # equal ones once
         logits = torch.cat([read[each][0] for each in primes])
         states = side_by_side([read[each][1] for each in primes])
-        fast = has_fast_step(model)
-        step = Decoder(model, states, dtype).step if fast else plain_step(model, states)
+        decoder = make_decoder(model, states, dtype) if has_fast_step(model) else None
+        step = decoder.step if decoder else plain_step(model, states)
         n_tokens = logits.shape[1]
         noise = Noise(seed, numbers, min(top_k or n_tokens, n_tokens), logits.device)
         written = count()
 
-        def chosen_from(logits: Tensor) -> Tensor:
+        def choose(logits: Tensor, noise: Tensor) -> Tensor:
             now = temperature
             if callable(now):
                 now = float(now(next(written)))
                 check_numbers(temperature=now)
-            return draw(logits, top_k, top_p, now, noise.take())
+            return draw(logits, top_k, top_p, now, noise)
 
-        noise.prepare()
-        chosen = chosen_from(logits)
-        yield chosen.clone()
-
-        def advance() -> None:
-            chosen.copy_(chosen_from(step(chosen)))
-
+        yield (chosen := choose(logits, noise.take()))
         # a CUDA graph would go on with the temperature that it was captured with
-        if chosen.is_cuda and fast and not callable(temperature):
-            noise.prepare()
-            advance()  # outside the graph, to set the libraries up
-            yield chosen.clone()
-            with torch.cuda.device(chosen.device):
-                advance = _captured(advance)
-        while True:
-            noise.prepare()
-            advance()
-            yield chosen.clone()
+        use_graph = decoder and chosen.is_cuda and not callable(temperature)
+        # steps before the graph set the libraries up
+        for _ in range(max(1, noise.left)) if use_graph else count():
+            yield (chosen := choose(step(chosen), noise.take()))
+        if decoder:
+            yield from _replayed(decoder, chosen, choose, noise)
 
     return characters()
+
+
+def _replayed(
+    decoder: Decoder | CellDecoder,
+    chosen: Tensor,
+    choose: Callable[[Tensor, Tensor], Tensor],
+    noise: Noise,
+) -> Iterator[Tensor]:
+    """Yield endless ids after ``chosen`` ``[N]``. All steps of a block of ``noise`` are one CUDA
+    graph, and so one launch."""
+    chosen = chosen.clone()
+    block = chosen.repeat(noise.steps, 1)
+    decoder.keep()
+
+    def steps() -> None:
+        ids = chosen
+        for i in range(noise.steps):
+            block[i] = ids = choose(decoder.step(ids), noise.block[:, i])
+        chosen.copy_(ids)
+        decoder.keep()
+
+    with torch.cuda.device(chosen.device):
+        replay = _captured(steps)
+    while True:
+        noise.refill()
+        replay()
+        yield from block.clone()
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:

@@ -149,7 +149,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
     put(Batches, "_prepare", prepare)
     put(Distributed, "agree", agree)
     put(train, "pick_device", lambda name: torch.device("cuda"))
-    put(report, "sample", lambda model, size, *args, **more: sample(model, 5, *args, **more))
+    put(report, "sample", lambda model, size, *args, **more: sample(model, 40, *args, **more))
     put(report, "unlikeness", lambda *_: 0.0)
     put(train, "seconds_per_step", lambda *_, **__: 1e-3)
     put(CharRNN, "is_faster_by_layer", False)

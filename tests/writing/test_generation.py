@@ -5,6 +5,7 @@ import resource
 import unicodedata
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from charrnn import (
 from charrnn.errors import UserError
 from charrnn.network.model import CELLS, detach
 from charrnn.text.vocabulary import UNKNOWN
-from charrnn.writing.decoder import Decoder, has_fast_step, plain_step
+from charrnn.writing.decoder import CellDecoder, Decoder, has_fast_step, plain_step
 from charrnn.writing.generation import (
     SIZE,
     StoppedText,
@@ -65,7 +66,8 @@ def test_decoders_are_forward(n_hidden: int, n_layers: int, n_streams: int, cell
     with torch.no_grad():
         _, hidden = model(ids, model.init_hidden(n_streams))
         logits, _ = model(ids, hidden)
-        for step in (Decoder(model, hidden).step, plain_step(model.train(), hidden)):
+        decoders = Decoder(model, hidden), CellDecoder(model, hidden)
+        for step in (*(each.step for each in decoders), plain_step(model.train(), hidden)):
             for t in range(20):
                 expected = logits.view(n_streams, 20, -1)[:, t]
                 torch.testing.assert_close(step(ids[:, t]), expected, atol=1e-4, rtol=0)
@@ -73,11 +75,17 @@ def test_decoders_are_forward(n_hidden: int, n_layers: int, n_streams: int, cell
 
 @pytest.mark.parametrize("n_streams", [1, 5])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_decoder_with_rounded_weights_is_near(cell: str, n_streams: int) -> None:
+@pytest.mark.parametrize(
+    "kind, dtype",
+    [(Decoder, torch.bfloat16), (CellDecoder, torch.bfloat16), (CellDecoder, torch.half)],
+)
+def test_decoder_with_rounded_weights_is_near(
+    kind: Any, dtype: torch.dtype, cell: str, n_streams: int
+) -> None:
     model = make(cell, n_hidden=32)
     ids = torch.randint(len(TOKENS), (n_streams, 20))
     step = plain_step(model, model.init_hidden(n_streams))
-    rounded = Decoder(model, model.init_hidden(n_streams), torch.bfloat16)
+    rounded = kind(model, model.init_hidden(n_streams), dtype)
     with torch.no_grad():
         expected = torch.stack([step(x).log_softmax(1) for x in ids.T])
         logp = torch.stack([rounded.step(x).log_softmax(1) for x in ids.T])
