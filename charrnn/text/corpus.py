@@ -173,7 +173,8 @@ def _from_cache(
     Raises UserError where it cannot be written.
     """
     cache = text.with_name(f"{text.name}.{key[:16]}.ids")
-    all_caches = re.escape(text.name) + r"\.([0-9a-f]{16})\.ids"
+    # [the count of --min-count and] the beginning of the fingerprint of the text
+    all_caches = re.escape(text.name) + r"\.((?:[0-9]+-)?([0-9a-f]+))\.ids"
     try:
         if cache.is_file():  # a FIFO would block
             with cache.open("rb") as file:
@@ -185,7 +186,8 @@ def _from_cache(
         remove_leftovers(cache.parent, all_caches)
         with atomic_file(cache) as file:
             encode(file)
-        if others := _remove_caches(cache, all_caches):
+        *_, fingerprint, _ = key.split("-")  # [--min-count,] hash, size
+        if others := _remove_caches(cache.parent, all_caches, fingerprint):
             notes.append(f"removed caches of {text.name} as it was before: {', '.join(others)}")
         with cache.open("rb") as file:
             return _open_encoded(file)
@@ -196,13 +198,13 @@ def _from_cache(
         ) from None
 
 
-def _remove_caches(cache: Path, all_caches: str) -> list[str]:
-    """Remove the caches of other versions of a text, whose names match the pattern ``all_caches``;
-    return these names."""
+def _remove_caches(folder: Path, all_caches: str, fingerprint: str) -> list[str]:
+    """Remove the caches whose names match the pattern ``all_caches`` and which are of a text with
+    another hash than ``fingerprint``; return these names."""
     removed = []
-    for path in sorted(cache.parent.iterdir()):
+    for path in sorted(folder.iterdir()):
         found = re.fullmatch(all_caches, path.name)
-        if found and path.is_file() and path != cache:
+        if found and path.is_file() and not fingerprint.startswith(found[2]):
             head = f'{{"fingerprint": "{found[1]}'.encode()  # as _encode writes it
             with suppress(OSError), path.open("rb") as file:
                 if file.read(len(head)) == head:

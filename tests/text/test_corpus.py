@@ -607,11 +607,18 @@ def test_a_cache_keeps_what_is_to_be_said(long_text: Path) -> None:
     assert first.notes == second.notes and "\\r alone" in first.notes[0]
 
 
-def test_each_min_count_has_a_cache(tmp_path: Path, long_text: Path) -> None:
-    for _ in range(2):
+def test_each_min_count_has_a_cache_as_long_as_the_text_is_the_same(
+    tmp_path: Path, long_text: Path
+) -> None:
+    def caches() -> dict[str, int]:
         assert len(load_corpus([str(long_text)]).vocabulary) == 12
         assert load_corpus([str(long_text)], min_count=10**6).vocabulary.tokens == ("\ufffd",)
-    assert len(list(tmp_path.glob("*.ids"))) == 2
+        return {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.ids")}
+
+    first = caches()
+    assert caches() == first and len(first) == 2
+    long_text.write_bytes(TEXT[1:])
+    assert len(caches()) == 2 and not caches().keys() & first.keys()
 
 
 def test_no_room_for_a_cache_is_one_line_that_says_where(long_text: Path) -> None:
