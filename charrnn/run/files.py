@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from charrnn.system.locks import locked
 from charrnn.system.values import Number, check_fields
 from charrnn.text.corpus import Corpus
 from charrnn.training.batches import Batches
-from charrnn.training.settings import Settings
+from charrnn.training.settings import LOCAL, Settings
 from charrnn.training.state import Progress, TrainState
 
 LOSS, NOT_NEGATIVE = Number(float, 0), Number(int, 0)
@@ -376,8 +376,7 @@ def _has_state(net: Path) -> bool:
 
 def reproducible(settings: Settings) -> dict[str, Any]:
     """Return the settings that decide the numbers: no names of this machine's files or devices."""
-    stored = (f.name for f in fields(Settings) if f.metadata.get("stored", True))
-    return {name: getattr(settings, name) for name in stored}
+    return {name: value for name, value in asdict(settings).items() if name not in LOCAL}
 
 
 def new_run_id(settings: Settings, fingerprint: str) -> str:

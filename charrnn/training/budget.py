@@ -32,15 +32,14 @@ class Budget:
     ) -> None:
         """Each evaluation scores only ``val_chars`` of the ``n_held_out`` characters: at least
         40,000, or all, and more in a long run. A very short run has fewer evaluations."""
-        self.epochs, self.minutes = settings.epochs, settings.minutes
         self.patience = settings.patience
-        self.steps_per_epoch = batches.per_epoch
-        by_clock = 60 * self.minutes / seconds_per_step if self.minutes else math.inf
-        steps = min(by_clock, self.epochs * batches.per_epoch if self.epochs else math.inf)
+        self.most_steps = (settings.epochs or math.inf) * batches.per_epoch
+        self.most_seconds = 60 * (settings.minutes or math.inf)
+        steps = min(self.most_steps, self.most_seconds / seconds_per_step)
         self.seconds = steps * seconds_per_step  # about
         chars = steps * batches.batch_size * batches.seq_length
         chars_affordable = chars * EVALUATING * STEP_PER_EVALUATION  # by all evaluations
-        wanted = max(5, self.epochs or 0, int(self.minutes or 0))
+        wanted = max(5, settings.epochs or 0, int(settings.minutes or 0))
         context = PIECES * SHORT_CONTEXT  # read by each, but not scored
         length = max(FEWEST_CHARS, int(chars_affordable / wanted) - context) // PIECES + 1
         self.val_chars = length * PIECES
@@ -55,8 +54,7 @@ class Budget:
         is larger, and 1 when ``patience`` ends the run."""
         if progress.is_out_of(self.patience):
             return 1.0
-        steps = progress.step / (self.epochs * self.steps_per_epoch) if self.epochs else 0.0
-        seconds = progress.seconds / (60 * self.minutes) if self.minutes else 0.0
+        steps, seconds = progress.step / self.most_steps, progress.seconds / self.most_seconds
         return min(1.0, max(steps, seconds))
 
     def line_due(self, before: float, now: float) -> bool:
@@ -115,7 +113,7 @@ def seconds_per_step(
     if first > at_least:
         return first
     # every fourth of Muon's steps takes longer, and the machine has slow moments
-    windows = [seconds_of(EVERY)]
+    windows: list[float] = []
     while sum(windows) < at_least or len(windows) < 3:
         windows.append(seconds_of(EVERY))
     return median(windows) / EVERY

@@ -6,12 +6,11 @@ from typing import Any
 
 from charrnn.system.cli import Parser
 from charrnn.system.values import Choice, Number
-from charrnn.training.settings import GROUPS, NOTEBOOK, PRESETS, Settings
+from charrnn.training.settings import CHANGEABLE, GROUPS, NOTEBOOK, PRESETS, Settings
 
 DESCRIPTION = """Train a character-level LSTM on a text. Writes CKPT (the best model by held-out
 loss) and, beside it, a .resume file to resume from and a .jsonl log."""
 FLAGS = {f.name: f for f in fields(Settings) if "group" in f.metadata}
-CHANGEABLE = sorted(name for name, flag in FLAGS.items() if flag.metadata["changeable"])
 
 
 def default_help(flag: Field) -> str:

@@ -79,6 +79,10 @@ MOST_DROPOUT = 0.3  # however often a text is read
 LEAST_LR, MOST_LR = 0.004, 0.034
 
 GROUPS = ("text", "model", "length of the run", "training", "files")  # of --help, in this order
+# what a resumed run may change
+CHANGEABLE = ("data", "device", "dtype", "epochs", "minutes", "patience", "prime", "tensorboard")
+# names of files and devices, which do not decide a model's numbers: its file leaves them out
+LOCAL = ("ckpt", "data", "device", "init_from", "keep", "prime", "tensorboard")
 
 
 def setting(
@@ -89,22 +93,16 @@ def setting(
     metavar: str = "N",
     shown: str = "",
     optional: bool = False,
-    changeable: bool = False,
-    stored: bool = True,
 ) -> Any:
     """Return a field of Settings that has a flag.
 
     ``shown`` is the default in words, for --help, if its value does not say enough or the laptop
-    preset works it out. A resumed run may change a ``changeable`` setting. The model's file has the
-    ``stored`` ones, which decide its numbers; the others are names of files and devices.
+    preset works it out.
     """
-    words = {"group": group, "help": help, "metavar": metavar, "shown": shown}
-    return one_of(values, default, optional, **words, changeable=changeable, stored=stored)
+    return one_of(values, default, optional, group=group, help=help, metavar=metavar, shown=shown)
 
 
-text, model, training = (partial(setting, group) for group in ("text", "model", "training"))
-length = partial(setting, "length of the run", optional=True, changeable=True)
-files = partial(setting, "files", stored=False)
+text, model, length, training, files = (partial(setting, group) for group in GROUPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +119,6 @@ class Settings:
         None,
         "PATH",
         "data/anna.txt, downloaded once",
-        changeable=True,
-        stored=False,
     )
     encoding: str = text(TEXT, "of the text; UTF-16 and UTF-32 are recognised", "utf-8", "NAME")
     min_count: int = text(
@@ -147,11 +143,7 @@ class Settings:
         "best",
     )
     tensorboard: str | None = files(
-        TEXT,
-        "folder to write the log to for TensorBoard, too; needs that package",
-        None,
-        "DIR",
-        changeable=True,
+        TEXT, "folder to write the log to for TensorBoard, too; needs that package", None, "DIR"
     )
     prime: str | None = files(
         TEXT,
@@ -159,7 +151,6 @@ class Settings:
         None,
         "TEXT",
         "a newline, or the model's most frequent character",
-        changeable=True,
     )
     preset: str = model(
         Choice(("auto", *PRESETS)),
@@ -169,20 +160,13 @@ class Settings:
         "auto",
     )
     device: str = training(
-        TEXT,
-        "auto, cpu, cuda, cuda:N or mps",
-        "auto",
-        "NAME",
-        "auto: the fastest one",
-        changeable=True,
-        stored=False,
+        TEXT, "auto, cpu, cuda, cuda:N or mps", "auto", "NAME", "auto: the fastest one"
     )
     dtype: str = training(
         Choice(DTYPES),
         "precision of the step's products; weights stay float32",
         "auto",
         shown="auto: bfloat16 on a CPU that has it in hardware, float16 on CUDA, else float32",
-        changeable=True,
     )
     seed: int = training(
         Number(int, 0, 2**31 - 1),
@@ -208,11 +192,7 @@ class Settings:
         shown=f"1/40 for each time the text is read, at most {MOST_DROPOUT}",
     )
     init_from: str | None = model(
-        TEXT,
-        "start from this model, at its size; new characters get new rows",
-        None,
-        "FILE",
-        stored=False,
+        TEXT, "start from this model, at its size; new characters get new rows", None, "FILE"
     )
     batch_size: int = training(
         COUNT,
@@ -238,9 +218,12 @@ class Settings:
     beta2: float = one_of(BELOW_1)
     weight_decay: float = one_of(Number(float, 0, 1e9))
     # either may be None, not both: the first to end ends the run
-    epochs: int | None = length(COUNT, "passes over the training text")
+    epochs: int | None = length(COUNT, "passes over the training text", optional=True)
     minutes: float | None = length(
-        POSITIVE, "wall-clock minutes; with --epochs, whichever ends first", metavar="M"
+        POSITIVE,
+        "wall-clock minutes; with --epochs, whichever ends first",
+        metavar="M",
+        optional=True,
     )
     patience: int | None = length(COUNT, "end after N evaluations without a better one", None)
 
@@ -281,8 +264,7 @@ def with_one_budget(chosen: dict[str, Any], given: dict[str, Any]) -> dict[str, 
 
 def resume_settings(saved: Settings, given: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a resumed run. Raises UserError for one that may not change."""
-    fixed = {f.name for f in fields(Settings) if not f.metadata.get("changeable")}
-    reject_flags(given.keys() & fixed, "a resumed run keeps its settings")
+    reject_flags(given.keys() - CHANGEABLE, "a resumed run keeps its settings")
     # a file must not decide where else to write
     return with_one_budget(asdict(saved) | {"tensorboard": None}, given)
 
@@ -383,8 +365,8 @@ def laptop_defaults(given: dict[str, Any], n_chars: int, step_time: StepTime) ->
     most_rows = n_train // (4 * (seq_length + 1))
     batch_size = chosen.setdefault("batch_size", max(1, min(BATCH_SIZE, most_rows)))
     per_epoch = n_train / (batch_size * seq_length)
-    steps = chosen["epochs"] * per_epoch if chosen["epochs"] else math.inf
-    seconds = 60 * chosen["minutes"] if chosen["minutes"] else math.inf
+    steps = (chosen["epochs"] or math.inf) * per_epoch
+    seconds = 60 * (chosen["minutes"] or math.inf)
     if not chosen.keys() >= {"n_hidden", "n_layers"}:
         chars_affordable = math.inf
         if chosen["minutes"]:

@@ -115,13 +115,13 @@ class TrainState:
         ``where`` is the file it comes from, for messages. Raises UserError if the check fails.
         """
         saved = dict(saved) if isinstance(saved, dict) else {}
-        check_fields(Progress, saved.get("progress"), f"{where}, progress")
-        progress = Progress(**saved["progress"])
-        expected = self.state_dict()
+        numbers = saved.pop("progress", None)
+        check_fields(Progress, numbers, f"{where}, progress")
+        progress = Progress(**numbers)
         cuda_rng = saved.pop("cuda_rng", None)  # of another device, or empty
-        for name in ("progress", "cuda_rng"):
-            expected.pop(name)
-        check_like({k: v for k, v in saved.items() if k != "progress"}, expected, where)
+        expected = self.state_dict()
+        del expected["progress"], expected["cuda_rng"]
+        check_like(saved, expected, where)
         check_moments(saved["optimizers"], progress.step, where)
         try:
             if self.dist.is_main:  # whose state was saved; the others keep their own
@@ -130,8 +130,7 @@ class TrainState:
                     torch.cuda.set_rng_state(cuda_rng, self.device)
         except (RuntimeError, TypeError):
             raise UserError(f"{where}, rng: not the state of a random number generator") from None
-        for name, number in asdict(progress).items():
-            setattr(self.progress, name, number)
+        vars(self.progress).update(vars(progress))  # in place, since others refer to it
         self.model.load_state_dict(saved["model"])
         for optimizer, moments in zip(self.optimizers, saved["optimizers"], strict=True):
             groups = optimizer.state_dict()["param_groups"]
