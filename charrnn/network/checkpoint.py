@@ -19,11 +19,9 @@ from charrnn.network.model import CELLS, CharRNN, eval_mode
 from charrnn.system.console import brief, shell_name
 from charrnn.system.files import atomic_file, reason, require_regular
 
-ALLOWED_GLOBALS = {  # that torch.save refers to for tensors in dicts
-    "collections OrderedDict",
-    "torch._utils _rebuild_parameter",
-    "torch._utils _rebuild_tensor_v2",
-}
+ALLOWED_GLOBALS = re.compile(  # to which torch.save refers for tensors in dicts
+    r"collections OrderedDict|torch\._utils _rebuild_(parameter|tensor_v2)|torch \w+Storage"
+)
 MOST_PICKLED = 1 << 22  # bytes of plain values; one byte may become an object of 64
 
 
@@ -89,15 +87,13 @@ def _check_archive(path: str | Path) -> None:
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
         if packed or sum(entry.file_size for entry in entries) > os.path.getsize(path):
             raise ValueError("compressed")
-        for entry in entries:
-            if entry.filename.endswith(".pkl"):
-                if entry.file_size > MOST_PICKLED:
-                    raise ValueError("too long")
-                for opcode, name, _ in pickletools.genops(archive.read(entry)):
-                    if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not (
-                        name in ALLOWED_GLOBALS or re.fullmatch(r"torch \w+Storage", str(name))
-                    ):
-                        raise ValueError(f"calls {name}")
+        for entry in (each for each in entries if each.filename.endswith(".pkl")):
+            if entry.file_size > MOST_PICKLED:
+                raise ValueError("too long")
+            for opcode, name, _ in pickletools.genops(archive.read(entry)):
+                refers = opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL")
+                if refers and not ALLOWED_GLOBALS.fullmatch(str(name)):
+                    raise ValueError(f"calls {name}")
 
 
 def check_like(found: Any, expected: Any, where: str) -> None:
@@ -108,29 +104,32 @@ def check_like(found: Any, expected: Any, where: str) -> None:
     Raises UserError that names the first place that differs.
     """
     same = type(found) is type(expected)
+    if same and isinstance(expected, (list, tuple)):
+        found, expected = dict(enumerate(found)), dict(enumerate(expected))
     if isinstance(expected, Tensor):
-        same = (
-            isinstance(found, Tensor)
-            and (found.shape, found.dtype) == (expected.shape, expected.dtype)
-            and found.layout == torch.strided
-            and found.is_contiguous()
-            and not found.requires_grad
-            and bool(found.isfinite().all())
-        )
-    elif isinstance(expected, dict) and same:
+        same = _is_stored(found) and not found.requires_grad
+        same = same and (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    elif same and isinstance(expected, dict):
         same = found.keys() == expected.keys()
-    elif isinstance(expected, (list, tuple)) and same:
-        same = len(found) == len(expected)
-    elif isinstance(expected, float) and same:
+    elif same and isinstance(expected, float):
         same = math.isfinite(found)
     if not same:
         raise UserError(f"{where}: not what this run would have saved")
     if isinstance(expected, dict):
         for key, value in expected.items():
             check_like(found[key], value, f"{where}, {key}")
-    elif isinstance(expected, (list, tuple)):
-        for i, value in enumerate(expected):
-            check_like(found[i], value, f"{where}, {i}")
+
+
+def _is_stored(value: Any) -> bool:
+    """Return whether a value is a tensor of finite numbers, each of which is in the file: with a
+    stride of 0, one number could claim to be a billion."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_complex()
+        and value.is_contiguous()
+        and bool(value.float().isfinite().all())
+    )
 
 
 def check_tokens(tokens: Any, where: str) -> tuple[str, ...]:
@@ -178,16 +177,14 @@ def check_saveable(model: CharRNN) -> None:
         loaded = build_model(contents_of(model), "the model").to(device)
         with eval_mode(model), eval_mode(loaded):
             expected, found = (m(ids, m.init_hidden(1))[0] for m in (model, loaded))
-        same = torch.allclose(found, expected, rtol=1e-2, atol=1e-2)
-        problem = "" if same else "it would compute something else"
+        if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2):
+            raise UserError("it would compute something else")
     except (UserError, AttributeError, TypeError, RuntimeError) as error:
-        problem = str(error)
-    if problem:
         raise UserError(
-            f"the model of charrnn/network/model.py could not be loaded after training: {problem}; "
+            f"the model of charrnn/network/model.py could not be loaded after training: {error}; "
             "build it from n_hidden, n_layers, drop_prob, cell and the characters alone, and make "
             "each tensor in it a parameter or a buffer"
-        )
+        ) from None
 
 
 @torch_defaults()
@@ -222,16 +219,8 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> CharRNN:
     tokens = check_tokens(checkpoint["tokens"], f"{path}: not a usable checkpoint")
     require(isinstance(weights, dict), "state_dict is not a dict")
     for name, weight in weights.items():
-        # a stride of 0 would let one stored number claim to be a billion
-        stored = (
-            isinstance(weight, Tensor)
-            and weight.layout == torch.strided
-            and not weight.is_complex()
-        )
-        require(
-            stored and weight.is_contiguous() and bool(weight.float().isfinite().all()),
-            f"{brief(name)} contains values that are not finite numbers",
-        )
+        problem = f"{brief(name)} contains values that are not finite numbers"
+        require(_is_stored(weight), problem)
     # sizes may be made up: each layer must have weights, and each unit a number
     require(n_layers <= len(weights), f"state_dict has no weights of {n_layers} layers")
     largest = max(weight.numel() for weight in weights.values())

@@ -1,5 +1,6 @@
 """A model loaded from a file, with what the file says about its run."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,44 +29,39 @@ class LoadedModel:
 
     def trained_on(self, corpus: Corpus) -> bool | None:
         """Return whether the model was trained on this text; None if that is not known."""
-        _, known = self.own_text()
+        known = self.stored("", "fingerprint")
         return known == corpus.fingerprint if known else None
 
-    def setting(self, name: str, kind: type, default: Any) -> Any:
-        """Return a setting of its run, or ``default`` if the checkpoint has none of this type."""
-        settings = self.checkpoint.get("settings")
-        value = settings.get(name) if isinstance(settings, dict) else None
-        return value if type(value) is kind else default
-
-    def val_frac(self) -> float:
-        """Return the share of the text that was held out; 0.1 if the checkpoint does not say."""
-        val_frac = self.checkpoint.get("val_frac", 0.1)
-        return val_frac if isinstance(val_frac, float) and 0 < val_frac < 1 else 0.1
+    def stored(self, default: Any, *keys: str) -> Any:
+        """Return the value at these nested keys of the checkpoint, or ``default`` if there is none
+        of the same type."""
+        value: Any = self.checkpoint
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value if type(value) is type(default) else default
 
     def own_text(self) -> tuple[str, str]:
         """Return encoding and fingerprint of the text it was trained on; "" if one is missing."""
-        known = self.checkpoint.get("fingerprint")
-        return self.setting("encoding", str, "utf-8"), known if isinstance(known, str) else ""
+        return self.stored("utf-8", "settings", "encoding"), self.stored("", "fingerprint")
 
     @property
     def loss(self) -> float | None:
         """The held-out loss in nats per character; None if the checkpoint does not say."""
-        loss = self.checkpoint.get("val_loss")
-        return loss if isinstance(loss, float) and 0 <= loss < 100 else None
+        loss = self.stored(math.nan, "val_loss")
+        return loss if 0 <= loss < 100 else None
 
     @property
     def text_name(self) -> str:
         """The name of the text it was trained on; "" if the checkpoint does not say."""
-        text = self.checkpoint.get("text")
-        name = text.get("name") if isinstance(text, dict) else None
-        return name if isinstance(name, str) else ""
+        return self.stored("", "text", "name")
 
     def how_split(self) -> tuple[str, float, int]:
-        """Return what decides which part of the text was held out: --val-split, the share, and the
-        seed (0 if the end was held out)."""
-        val_split = self.setting("val_split", str, "end")
-        seed = self.setting("seed", int, 0) % 2**63 if val_split != "end" else 0
-        return val_split, self.val_frac(), seed
+        """Return what decides which part of the text was held out: --val-split, the share (0.1 if
+        the checkpoint does not say), and the seed (0 if the end was held out)."""
+        val_frac = self.stored(0.1, "val_frac")
+        val_split = self.stored("end", "settings", "val_split")
+        seed = self.stored(0, "settings", "seed") % 2**63 if val_split != "end" else 0
+        return val_split, val_frac if 0 < val_frac < 1 else 0.1, seed
 
     def held_out(self, corpus: Corpus) -> Tensor:
         """Return the held-out ids of this text. Raises UserError as ``split_text`` does."""
@@ -77,6 +73,5 @@ class LoadedModel:
 def load_model(path: str, device: str) -> LoadedModel:
     """Load a model in evaluation mode. Raises UserError as ``build_model`` does."""
     checkpoint = load_dict(path)
-    return LoadedModel(
-        path, build_model(checkpoint, path).to(pick_device(device)).eval(), checkpoint
-    )
+    net = build_model(checkpoint, path).to(pick_device(device)).eval()
+    return LoadedModel(path, net, checkpoint)
