@@ -124,8 +124,7 @@ def train(
     keep_freed_memory()
     dist = Distributed()  # a single process, unless torchrun started several
     files = RunFiles(flags.get("ckpt", "rnn.net"), resume_path, dist.is_main, on_log)
-    report = Reporter(dist.is_main and not quiet)
-    with files.locked(), ExitStack() as stack, report:
+    with files.locked(), ExitStack() as stack:
         # settings and text
         saved = dist.from_main(files.load_resume) if resume_path else None
         init_from = flags.get("init_from")
@@ -206,7 +205,11 @@ def train(
             state.load_state_dict(saved["state"], f"--resume {resume_path}")
         notes = files.resume(state) if saved else files.begin()
         pieces = choose_pieces(train_ids, val_ids, len(tokens), progress.val_chars)
-        report.header(settings, model, batches, val_ids, held_out, dtype, budget, progress)
+        speaks = dist.is_main and not quiet
+        report = stack.enter_context(
+            Reporter(speaks, settings, model, batches, val_ids, budget, progress)
+        )
+        report.header(held_out, dtype)
         report.say(*device_notes(settings.device, device), *corpus.notes, *advice(corpus), *notes)
         files.save(state)
         if not dist.is_main:  # each process drops other units
@@ -232,7 +235,7 @@ def train(
             progress.seconds, signal = dist.agree(began, caught)
 
             if progress.step % READ_EVERY == 0:
-                report.progress(loss.item(), progress, batches, done)
+                report.move_bar(loss.item(), done)
                 if state.counters["bad_in_a_row"] >= MAX_BAD_STEPS:
                     report.say(files.go_back(state, settings.lr))
                     continue
@@ -252,9 +255,7 @@ def train(
                     # reading this mean resets its counters, so it comes before the save
                     train_loss = state.mean_loss_since_evaluation()
                     files.save_on_the_way(state)
-                    report.evaluation(
-                        model, progress, batches, len(val_ids), train_loss, val_loss, prime, now
-                    )
+                    report.evaluation(train_loss, val_loss, prime, now)
 
         # the end: the best model is evaluated on all of the held-out text, in float32
         if math.isinf(progress.best):  # stopped before the first evaluation: save this model
@@ -269,7 +270,7 @@ def train(
         files.save(state)
         dist.close()
         files.require_saved()
-        report.end(files, settings, final, progress)
+        report.end(files, final)
     return Trained(model.eval(), files.log.readable(), 128 + signal if signal else 0)
 
 

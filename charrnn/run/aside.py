@@ -1,18 +1,17 @@
 """Set aside the files of an earlier run."""
 
-import itertools
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from charrnn.system.files import RUN_SUFFIXES
 
 
-def free_number(paths: Iterable[Path]) -> int:
+def free_number(paths: list[Path]) -> int:
     """Return the lowest number under which none of ``paths`` has been set aside."""
-    targets = [_where(path) for path in paths]
-    taken = (any(os.path.lexists(_numbered(t, n)) for t in targets) for n in itertools.count(1))
-    return next(n for n, is_taken in enumerate(taken, 1) if not is_taken)
+    n = 1
+    while any(os.path.lexists(_numbered(_where(path), n)) for path in paths):
+        n += 1
+    return n
 
 
 def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
@@ -26,8 +25,7 @@ def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
     for path in paths:
         if os.path.isfile(path):
             old, new = _where(path), _numbered(_where(path), n)
-            with new.open("xb"):  # reserves the name; some file systems have no hard links
-                pass
+            new.touch(exist_ok=False)  # reserves the name; some file systems have no hard links
             try:
                 os.replace(old, new)
             except OSError:

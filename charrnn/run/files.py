@@ -22,7 +22,7 @@ from charrnn.network.loaded import load_model
 from charrnn.network.model import CharRNN
 from charrnn.run.aside import set_aside
 from charrnn.run.board import Board
-from charrnn.run.log import Log, figures, read_line
+from charrnn.run.log import Log, read_line
 from charrnn.system.console import Terminal, brief, escape_control_chars
 from charrnn.system.files import (
     RUN_SUFFIXES,
@@ -120,9 +120,8 @@ class RunFiles:
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
         check_fields(Settings, saved["settings"], f"{where}, settings")
         settings = Settings(**saved["settings"])
-        named = isinstance(saved["fingerprint"], str) and isinstance(saved["run"], str)
-        named &= isinstance(saved["files"], tuple) and all(
-            isinstance(name, str) for name in saved["files"]
+        named = isinstance(saved["files"], tuple) and all(
+            isinstance(name, str) for name in (saved["fingerprint"], saved["run"], *saved["files"])
         )
         if not named or not (settings.epochs or settings.minutes):
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
@@ -176,7 +175,7 @@ class RunFiles:
             return []
         self._claim_names()
         self.log.add(self.log_info)
-        return _aside_notes(set_aside([*self.paths, *self._all_kept()]))
+        return _set_aside([*self.paths, *self._all_kept()])
 
     def resume(self, state: TrainState) -> list[str]:
         """Find the log and the best model of a run that is resumed, and set aside those of another
@@ -211,7 +210,7 @@ class RunFiles:
         self.log.load()
         lines, notes, run = self.log.lines, [], self.run_info["run"]
         if lines and read_line(lines[0]).get("run", run) != run:
-            notes += _aside_notes(set_aside([self.log_path]))
+            notes += _set_aside([self.log_path])
             self.log.lines = []
         if strange := len(self.log.lines) - len(self.log.readable()):
             notes.append(f"{self.log_path}: {strange} lines that cannot be read stay as they are")
@@ -225,7 +224,7 @@ class RunFiles:
         sentences about what was found instead."""
         notes, net = [], self._own_model()
         if net is None and self.net_path.exists():
-            notes += _aside_notes(set_aside([self.net_path, *self._all_kept()]))
+            notes += _set_aside([self.net_path, *self._all_kept()])
         if net is None and progress.best < math.inf:
             notes.append(
                 f"{self.net_path}: the best model so far is missing; the next one is saved"
@@ -317,8 +316,8 @@ class RunFiles:
         losses = {"val_loss": val_loss, "val_bpc": val_loss / math.log(2), "val_chars": val_chars}
         self._try(self.net_path, lambda: save_dict(self.net_path, net | losses))
         at = {"step": net["step"], "epoch": round(net["step"] / batches.per_epoch, 4)}
-        line = figures(progress, batches, lr=None, train_loss=None, val_loss=val_loss)
-        self.log.add(line | at | {"val_chars": val_chars, "final": True})
+        more = at | {"val_chars": val_chars, "final": True}
+        self.log.add_figures(progress, batches, None, None, val_loss, **more)
 
     def go_back(self, state: TrainState, lr: float) -> str:
         """Restore the state last saved, with half the learning rate; return a sentence about it.
@@ -387,9 +386,7 @@ def new_run_id(settings: Settings, fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _aside_notes(moved: list[tuple[Path, Path]]) -> list[str]:
-    """Return one sentence about the files that were set aside, if there are any."""
-    if not moved:
-        return []
-    names = ", ".join(new.name for _, new in moved)
-    return [f"the files of an earlier run are set aside as {names}"]
+def _set_aside(paths: list[Path]) -> list[str]:
+    """Set these files aside; return one sentence about it, if any of them exists."""
+    names = ", ".join(new.name for _, new in set_aside(paths))
+    return [f"the files of an earlier run are set aside as {names}"] if names else []

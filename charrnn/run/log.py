@@ -37,14 +37,30 @@ class Log:
         self,
         progress: Progress,
         batches: Batches,
-        lr: float,
-        train_loss: float,
+        lr: float | None,
+        train_loss: float | None,
         val_loss: float | None,
+        **of_the_end: Any,
     ) -> None:
-        """Add a line with the figures of this step, and a point to TensorBoard's curves."""
-        line = figures(progress, batches, lr, train_loss, val_loss)
-        self.add(line)
-        if self.board:
+        """Add a line about the run as it is now, and a point to TensorBoard's curves; losses are in
+        nats per character. The run's last line has also, or instead, the figures ``of_the_end``,
+        and is no point of a curve."""
+        chars = progress.step * batches.batch_size * batches.seq_length
+        line = {
+            "step": progress.step,
+            "epoch": round(progress.step / batches.per_epoch, 4),
+            "seconds": round(progress.seconds, 3),
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_bpc": None if val_loss is None else val_loss / math.log(2),
+            "chars_per_second": round(chars / max(progress.seconds, 1e-9)),
+            "lr": lr,
+            "chars": chars,
+            "skipped": progress.skipped,
+            "val_chars": None if val_loss is None else progress.val_chars,
+        }
+        self.add(line | of_the_end)
+        if self.board and not of_the_end:
             self.board.add(progress.step, {name: line[name] for name in CURVES})
 
     def load(self) -> None:
@@ -76,30 +92,6 @@ class Log:
         """Close TensorBoard's files."""
         if self.board:
             self.board.close()
-
-
-def figures(
-    progress: Progress,
-    batches: Batches,
-    lr: float | None,
-    train_loss: float | None,
-    val_loss: float | None,
-) -> dict[str, Any]:
-    """Return the contents of a line about the run as it is now; losses in nats per character."""
-    chars = progress.step * batches.batch_size * batches.seq_length
-    return {
-        "step": progress.step,
-        "epoch": round(progress.step / batches.per_epoch, 4),
-        "seconds": round(progress.seconds, 3),
-        "train_loss": train_loss,
-        "val_loss": val_loss,
-        "val_bpc": None if val_loss is None else val_loss / math.log(2),
-        "chars_per_second": round(chars / max(progress.seconds, 1e-9)),
-        "lr": lr,
-        "chars": chars,
-        "skipped": progress.skipped,
-        "val_chars": None if val_loss is None else progress.val_chars,
-    }
 
 
 def to_line(contents: dict[str, Any]) -> bytes:

@@ -39,23 +39,26 @@ def first_of(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def longer(settings: Settings, progress: Progress) -> str:
-    """Return the flags with which ``--resume`` trains a run that has ended for as long again."""
-    patience = settings.patience
-    if patience is not None and progress.is_out_of(patience):
-        return f"--patience {2 * patience}"
-    flags = [f"--epochs {2 * settings.epochs}"] if settings.epochs else []
-    return " ".join(flags + ([f"--minutes {2 * settings.minutes:g}"] if settings.minutes else []))
-
-
 class Reporter:
     """The messages and the progress bar of a run.
 
     A terminal that is closed loses messages; the run continues.
     """
 
-    def __init__(self, speaks: bool) -> None:
-        """``speaks`` is false in processes that print nothing."""
+    def __init__(
+        self,
+        speaks: bool,
+        settings: Settings,
+        model: CharRNN,
+        batches: Batches,
+        val_ids: Tensor,
+        budget: Budget,
+        progress: Progress,
+    ) -> None:
+        """``speaks`` is false in processes that print nothing. The bar counts time and speed from
+        now on, without those of earlier processes."""
+        self.settings, self.model, self.batches = settings, model, batches
+        self.val_ids, self.budget, self.progress = val_ids, budget, progress
         self.out = Terminal(sys.stdout if speaks else None)
         err = Terminal(sys.stderr)
         self.new_bar = partial(
@@ -65,7 +68,7 @@ class Reporter:
             bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             disable=not (speaks and err.isatty()),
         )
-        self.bar = self.new_bar()
+        self.bar = self.new_bar(initial=100 * budget.fraction_done(progress))
 
     def __enter__(self) -> "Reporter":
         return self
@@ -81,19 +84,11 @@ class Reporter:
         self.out.flush()
         self.bar.refresh()
 
-    def header(
-        self,
-        settings: Settings,
-        model: CharRNN,
-        batches: Batches,
-        val_ids: Tensor,
-        held_out: list[str],
-        dtype: torch.dtype,
-        budget: Budget,
-        progress: Progress,
-    ) -> None:
+    def header(self, held_out: list[str], dtype: torch.dtype) -> None:
         """Print what was chosen and how long it will take. ``held_out`` are the names of the files
         that are held out."""
+        settings, model, progress = self.settings, self.model, self.progress
+        batches, val_ids = self.batches, self.val_ids
         n_weights = sum(weight.numel() for weight in model.parameters())
         hiding = f", {model.hide.p:.0%} of the characters hidden" if model.hide.p else ""
         at = f"; resumed at step {progress.step:,}, after {duration(progress.seconds)}"
@@ -110,7 +105,7 @@ class Reporter:
             f"batches of {settings.batch_size} x {settings.seq_length}, peak learning rate "
             f"{settings.lr:g}, clip {settings.clip:g}, seed {settings.seed}",
             " or ".join(lasts)
-            + (f": about {duration(budget.seconds)}" if settings.epochs else "")
+            + (f": about {duration(self.budget.seconds)}" if settings.epochs else "")
             + (at if progress.step else ""),
         )
         if len(batches.ids) < SHORT:
@@ -123,16 +118,13 @@ class Reporter:
                 f"the held-out text is {than} than the rest: its pairs of characters cost "
                 f"{abs(more):.2f} nats {cost}{advice if settings.val_split == 'end' else ''}"
             )
-        done = budget.fraction_done(progress)
-        if done >= 1:
-            self.say(f"this run has already ended; {longer(settings, progress)} trains it further")
-        # the bar counts time and speed from now on, without those of earlier processes
-        self.bar.reset()
-        self.bar.initial = self.bar.n = 100 * done
+        if self.budget.fraction_done(progress) >= 1:
+            self.say(f"this run has already ended; {self.longer()} trains it further")
 
-    def progress(self, loss: float, progress: Progress, batches: Batches, done: float) -> None:
+    def move_bar(self, loss: float, done: float) -> None:
         """Move the bar; ``loss`` is that of the last batch, in nats per character."""
-        speed = progress.step * batches.batch_size * batches.seq_length / progress.seconds
+        chars = self.progress.step * self.batches.batch_size * self.batches.seq_length
+        speed = chars / self.progress.seconds
         self.bar.set_postfix_str(
             f"loss {loss:.3f}, {loss / math.log(2):.3f} bits/char, {speed:,.0f} chars/s",
             refresh=False,
@@ -151,47 +143,35 @@ class Reporter:
         """Show why the bar does not move."""
         self.bar.set_postfix_str("evaluating")
 
-    def evaluation(
-        self,
-        model: CharRNN,
-        progress: Progress,
-        batches: Batches,
-        n_held_out: int,
-        train_loss: float,
-        val_loss: float,
-        prime: str,
-        done: float,
-    ) -> None:
+    def evaluation(self, train_loss: float, val_loss: float, prime: str, done: float) -> None:
         """Print an evaluation's losses, in nats per character, and a sample of the model as it is.
         ``done`` is the share of the run that is done."""
         if self.out.stream is None:
             return
-        texts = sample(model, 200, prime, num_samples=1, seed=batches.seed, dtype=torch.float32)
+        progress, seed = self.progress, self.settings.seed
+        texts = sample(self.model, 200, prime, num_samples=1, seed=seed, dtype=torch.float32)
         n_read = progress.val_chars
-        part = f" on {n_read:,} characters from all over it" if n_read < n_held_out else ""
+        part = f" on {n_read:,} characters from all over it" if n_read < len(self.val_ids) else ""
         self.say(
-            f"\nstep {progress.step}, epoch {progress.step / batches.per_epoch:.2f}, "
+            f"\nstep {progress.step}, epoch {progress.step / self.batches.per_epoch:.2f}, "
             f"{progress.seconds:.0f} s: train {train_loss:.4f}, held out {val_loss:.4f} nats/char "
             f"({val_loss / math.log(2):.4f} bits){part}",
             "".join(texts).rstrip("\n") + "\n",
         )
-        guessing = math.log(len(model.unique_tokens))
+        guessing = math.log(len(self.model.unique_tokens))
         if val_loss > guessing > 0 and done >= WARMED_UP:
             self.say(
                 f"the held-out loss is above {guessing:.2f}, that of guessing: the steps are too "
                 "large; if the next evaluations are no better, lower --lr or --clip"
             )
 
-    def end(
-        self, files: RunFiles, settings: Settings, final: Evaluation | None, progress: Progress
-    ) -> None:
+    def end(self, files: RunFiles, final: Evaluation | None) -> None:
         """Print the run's final loss and what to type next. ``final`` is None where a signal ended
         the run."""
         net, resume, log = map(shell_name, files.paths)
         if final is None:
-            self.say(
-                f"stopped at step {progress.step}; resume with: python train.py --resume {resume}"
-            )
+            step = self.progress.step
+            self.say(f"stopped at step {step}; resume with: python train.py --resume {resume}")
             return
         bits = final.loss / math.log(2)
         if abs(final.cold_start_gap) > LOST:
@@ -205,5 +185,15 @@ class Reporter:
             f"next: python sample.py --ckpt {net}",
             f"its curves: python -m charrnn.curves {log}; to share it: python -m charrnn.share "
             f"--ckpt {net}",
-            f"to train longer: python train.py --resume {resume} {longer(settings, progress)}",
+            f"to train longer: python train.py --resume {resume} {self.longer()}",
         )
+
+    def longer(self) -> str:
+        """Return the flags with which ``--resume`` trains an ended run for as long again."""
+        settings = self.settings
+        if settings.patience and self.progress.is_out_of(settings.patience):
+            return f"--patience {2 * settings.patience}"
+        flags = [f"--epochs {2 * settings.epochs}"] if settings.epochs else []
+        if settings.minutes:
+            flags.append(f"--minutes {2 * settings.minutes:g}")
+        return " ".join(flags)
