@@ -59,14 +59,10 @@ def load_dict(path: str | Path) -> dict[str, Any]:
     Raises UserError if the file is missing, not a regular file, damaged, or contains anything but
     plain values and tensors.
     """
+    require_regular(path, "a model")
     try:
-        require_regular(path, "a model")
         _check_archive(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; train.py makes one") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {reason(error)}") from None
     except Exception:  # a damaged pickle can raise almost anything

@@ -29,10 +29,10 @@ class LoadedModel:
 
     def trained_on(self, corpus: Corpus) -> bool | None:
         """Return whether the model was trained on this text; None if that is not known."""
-        known = self.stored("", "fingerprint")
+        known = self.get("fingerprint", default="")
         return known == corpus.fingerprint if known else None
 
-    def stored(self, default: Any, *keys: str) -> Any:
+    def get(self, *keys: str, default: Any) -> Any:
         """Return the value at these nested keys of the checkpoint, or ``default`` if there is none
         of the same type."""
         value: Any = self.checkpoint
@@ -42,25 +42,26 @@ class LoadedModel:
 
     def own_text(self) -> tuple[str, str]:
         """Return encoding and fingerprint of the text it was trained on; "" if one is missing."""
-        return self.stored("utf-8", "settings", "encoding"), self.stored("", "fingerprint")
+        encoding = self.get("settings", "encoding", default="utf-8")
+        return encoding, self.get("fingerprint", default="")
 
     @property
     def loss(self) -> float | None:
         """The held-out loss in nats per character; None if the checkpoint does not say."""
-        loss = self.stored(math.nan, "val_loss")
+        loss = self.get("val_loss", default=math.nan)
         return loss if 0 <= loss < 100 else None
 
     @property
     def text_name(self) -> str:
         """The name of the text it was trained on; "" if the checkpoint does not say."""
-        return self.stored("", "text", "name")
+        return self.get("text", "name", default="")
 
     def how_split(self) -> tuple[str, float, int]:
         """Return what decides which part of the text was held out: --val-split, the share (0.1 if
         the checkpoint does not say), and the seed (0 if the end was held out)."""
-        val_frac = self.stored(0.1, "val_frac")
-        val_split = self.stored("end", "settings", "val_split")
-        seed = self.stored(0, "settings", "seed") % 2**63 if val_split != "end" else 0
+        val_frac = self.get("val_frac", default=0.1)
+        val_split = self.get("settings", "val_split", default="end")
+        seed = self.get("settings", "seed", default=0) % 2**63 if val_split != "end" else 0
         return val_split, val_frac if 0 < val_frac < 1 else 0.1, seed
 
     def held_out(self, corpus: Corpus) -> Tensor:

@@ -36,9 +36,10 @@ def read_environment() -> tuple[int, int, int]:
         rank, size = int(env.get("RANK", 0)), int(env["WORLD_SIZE"])
         local = int(env.get("LOCAL_RANK", rank))
         port = int(env.get("MASTER_PORT", 1))
+        valid = 0 <= rank < size < 2**31 and 0 <= local < size and 0 < port < 65536
     except (KeyError, ValueError):
-        rank, size, local, port = -1, 0, -1, 0
-    if not (0 <= rank < size < 2**31 and 0 <= local < size and 0 < port < 65536):
+        valid = False
+    if not valid:
         raise UserError(f"the environment has {shown}, which is not a valid rank; {advice}")
     missing = [name for name in names if name not in env and name != "LOCAL_RANK"]
     if size > 1 and missing:
@@ -59,7 +60,6 @@ class Distributed:
         processes = "process" if self.size == 2 else "processes"
         others = f"waiting for {self.size - 1} more {processes}"
         reminder = threading.Timer(QUIET, say, [others])
-        reminder.daemon = True
         reminder.start()
         try:
             cuda = torch.cuda.is_available() and dist.is_nccl_available()
@@ -100,10 +100,7 @@ class Distributed:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model as one whose gradients are averaged over all processes."""
-        if self.size == 1:
-            return model
-        devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices)
+        return model if self.size == 1 else DistributedDataParallel(model)
 
     def agree(self, began: float, caught: list[int]) -> tuple[float, int]:
         """Return the seconds since ``began`` and the signal that any process ``caught``, or 0. All

@@ -368,11 +368,11 @@ def laptop_defaults(given: dict[str, Any], n_chars: int, step_time: StepTime) ->
     steps = (chosen["epochs"] or math.inf) * per_epoch
     seconds = 60 * (chosen["minutes"] or math.inf)
     if not chosen.keys() >= {"n_hidden", "n_layers"}:
-        chars_affordable = math.inf
+        n_hidden, n_layers = 512, 1 if (chosen["epochs"] or 0) < 6 else 2
         if chosen["minutes"]:
             seconds_per_step = step_time(512, 1, "lstm", BATCH_SIZE, SEQ_LENGTH)
             chars_affordable = BATCH_SIZE * SEQ_LENGTH * seconds / seconds_per_step
-        n_hidden, n_layers = laptop_size(n_chars, chars_affordable, chosen["epochs"] or 0)
+            n_hidden, n_layers = laptop_size(n_chars, chars_affordable)
         chosen = {"n_hidden": n_hidden, "n_layers": n_layers} | chosen
     fits = batch_size * (seq_length + 1) <= n_train  # else the run is refused: nothing to time
     if chosen["minutes"] and fits:
@@ -390,7 +390,7 @@ def laptop_defaults(given: dict[str, Any], n_chars: int, step_time: StepTime) ->
     return chosen
 
 
-def laptop_size(n_chars: int, chars_affordable: float, epochs: int) -> tuple[int, int]:
+def laptop_size(n_chars: int, chars_affordable: float) -> tuple[int, int]:
     """Return (units, layers) of the largest model for which there is time for enough steps:
     ``FEWEST_STEPS`` for 512 units, and more for wider ones.
 
@@ -398,8 +398,6 @@ def laptop_size(n_chars: int, chars_affordable: float, epochs: int) -> tuple[int
     model would read more, but soon stop improving; only a short text, which is read often in any
     case, needs fewer units.
     """
-    if math.isinf(chars_affordable):  # by epochs alone
-        return (512, 1) if epochs < 6 else (512, 2)
     if n_chars < 1_000_000 and chars_affordable >= 4 * n_chars:
         return (256 if n_chars < 200_000 else 384), 2
     for n_hidden, n_layers in ((1024, 2), (768, 2), (512, 2)):
