@@ -44,7 +44,7 @@ from charrnn.training.distributed import Distributed
 from charrnn.training.flags import parse_args
 from charrnn.training.optimizer import make_optimizers
 from charrnn.training.settings import check_given, new_settings, resolve_settings, resume_settings
-from charrnn.training.state import TrainState
+from charrnn.training.state import Progress, TrainState
 from charrnn.writing.generation import default_prime, encode_prime
 
 WARM_UP = 0.02  # of the run, in which the learning rate rises to its peak
@@ -196,8 +196,8 @@ def train(
         ddp_model = dist.wrap(model)  # the same weights; gradients are averaged over all processes
         optimizers = make_optimizers(model, settings, dtype)
         initial_hidden = model.init_hidden(rows.stop - rows.start)
-        state = TrainState(model, optimizers, initial_hidden, dist, rows, budget.val_chars)
-        progress = state.progress  # plain numbers: step, seconds, best loss, ...
+        progress = Progress(budget.val_chars)  # plain numbers: step, seconds, best loss, ...
+        state = TrainState(model, optimizers, initial_hidden, dist, progress)
 
         # files: once saved, the run can be resumed at any step
         files.describe(settings, corpus, tokens, held_out, saved)
@@ -206,9 +206,8 @@ def train(
         notes = files.resume(state) if saved else files.begin()
         pieces = choose_pieces(train_ids, val_ids, len(tokens), progress.val_chars)
         speaks = dist.is_main and not quiet
-        report = stack.enter_context(
-            Reporter(speaks, settings, model, batches, val_ids, budget, progress)
-        )
+        report = Reporter(speaks, settings, model, batches, val_ids, budget, progress)
+        stack.callback(report.close)
         report.header(held_out, dtype)
         report.say(*device_notes(settings.device, device), *corpus.notes, *advice(corpus), *notes)
         files.save(state)

@@ -9,7 +9,7 @@ from charrnn.system.files import RUN_SUFFIXES
 def free_number(paths: list[Path]) -> int:
     """Return the lowest number under which none of ``paths`` has been set aside."""
     n = 1
-    while any(os.path.lexists(_numbered(_where(path), n)) for path in paths):
+    while any(os.path.lexists(_numbered(path, n)) for path in paths):
         n += 1
     return n
 
@@ -22,25 +22,26 @@ def set_aside(paths: list[Path]) -> list[tuple[Path, Path]]:
     """
     n = free_number(paths)
     moved = []
-    for path in paths:
-        if os.path.isfile(path):
-            old, new = _where(path), _numbered(_where(path), n)
-            new.touch(exist_ok=False)  # reserves the name; some file systems have no hard links
-            try:
-                os.replace(old, new)
-            except OSError:
-                new.unlink()
-                raise
-            moved.append((path, new))
+    for path in filter(os.path.isfile, paths):
+        new = _numbered(path, n)
+        new.touch(exist_ok=False)  # reserves the name; some file systems have no hard links
+        try:
+            os.replace(os.path.realpath(path), new)
+        except OSError:
+            new.unlink()
+            raise
+        moved.append((path, new))
     return moved
 
 
-def _where(path: Path) -> Path:
-    """Return the file to rename: the target where ``path`` is a link."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+def bare(path: Path) -> Path:
+    """Return a file's name without ``.net``, ``.resume`` or ``.jsonl``."""
+    return path.with_suffix("") if path.suffix in RUN_SUFFIXES else path
 
 
 def _numbered(path: Path, n: int) -> Path:
-    if path.suffix in RUN_SUFFIXES:
-        return path.with_suffix(f".{n}{path.suffix}")
-    return path.with_name(f"{path.name}.{n}")
+    """Return the new name of a file; where ``path`` is a link, of its target."""
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    ending = path.suffix if path.suffix in RUN_SUFFIXES else ""
+    return path.with_name(f"{bare(path).name}.{n}{ending}")

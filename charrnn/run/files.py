@@ -20,17 +20,11 @@ from charrnn.errors import UserError
 from charrnn.network.checkpoint import build_model, load_dict, save_checkpoint, save_dict
 from charrnn.network.loaded import load_model
 from charrnn.network.model import CharRNN
-from charrnn.run.aside import set_aside
+from charrnn.run.aside import bare, set_aside
 from charrnn.run.board import Board
-from charrnn.run.log import Log, read_line
+from charrnn.run.log import Log, OnLine, read_line
 from charrnn.system.console import Terminal, brief, escape_control_chars
-from charrnn.system.files import (
-    RUN_SUFFIXES,
-    check_output,
-    reason,
-    remove_leftovers,
-    require_regular,
-)
+from charrnn.system.files import check_output, reason, remove_leftovers, require_regular
 from charrnn.system.locks import locked
 from charrnn.system.values import Number, check_fields
 from charrnn.text.corpus import Corpus
@@ -38,7 +32,6 @@ from charrnn.training.batches import Batches
 from charrnn.training.settings import LOCAL, Settings
 from charrnn.training.state import Progress, TrainState
 
-LOSS, NOT_NEGATIVE = Number(float, 0), Number(int, 0)
 SAVING = 0.05  # of the time may go into .resume files on the way
 QUICK = 0.2  # seconds; a file written faster is written at each evaluation
 MOST_NAMES = 1 << 20  # characters of the names of texts in folders
@@ -50,13 +43,7 @@ class RunFiles:
     NAME is the model's name without ``.net``; any other ending is kept, and the suffix appended.
     """
 
-    def __init__(
-        self,
-        ckpt: str,
-        resume: str | None = None,
-        is_main: bool = True,
-        on_log: Callable[[dict[str, Any]], object] | None = None,
-    ) -> None:
+    def __init__(self, ckpt: str, resume: str | None, is_main: bool, on_log: OnLine) -> None:
         """``ckpt`` is the model's name. ``resume`` is a .resume file instead, beside which all
         files are written. ``is_main`` is true in the one process of the run that writes. ``on_log``
         is called with each line that the log gets.
@@ -79,10 +66,10 @@ class RunFiles:
             raise UserError(f"{ckpt}: cannot be written: it is a folder; name another file")
         if "\0" in ckpt:
             raise UserError(f"--ckpt {ckpt}: no name may have a zero byte in it")
-        self.net_path, self.stem = Path(ckpt), Path(name).name
+        self.paths = [Path(ckpt), Path(f"{name}.resume"), Path(f"{name}.jsonl")]
+        self.net_path, self.resume_path, self.log_path = self.paths
+        self.stem = self.resume_path.stem
         self.kept_name = re.escape(self.stem) + r"\.step[0-9]+\.net"  # a pattern, for --keep all
-        self.resume_path, self.log_path = Path(f"{name}.resume"), Path(f"{name}.jsonl")
-        self.paths = [self.net_path, self.resume_path, self.log_path]
         self.inputs: list[Path] = []  # files of the text
         self.run_info: dict[str, Any] = {}  # in the model's file
         self.log_info: dict[str, Any] = {}  # the same and more, in the log's first line
@@ -100,10 +87,7 @@ class RunFiles:
             locks.callback(self.log.close)
             if self.is_main:
                 self.net_path.parent.mkdir(parents=True, exist_ok=True)
-                real = (Path(os.path.realpath(path)) for path in self.paths)
-                names = {
-                    path.with_suffix("") if path.suffix in RUN_SUFFIXES else path for path in real
-                }
+                names = {bare(Path(os.path.realpath(path))) for path in self.paths}
                 for name in sorted(names):
                     locks.enter_context(locked(name))
             yield
@@ -116,13 +100,13 @@ class RunFiles:
         """
         saved, where = load_dict(self.resume_path), f"--resume {self.resume_path}"
         saved = {"files": ()} | saved  # an older one has none
-        if saved.keys() != {"settings", "fingerprint", "files", "tokens", "run", "state"}:
+        keys = {"settings", "fingerprint", "files", "tokens", "run", "state"}
+        if saved.keys() != keys or not isinstance(saved["files"], tuple):
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
         check_fields(Settings, saved["settings"], f"{where}, settings")
         settings = Settings(**saved["settings"])
-        named = isinstance(saved["files"], tuple) and all(
-            isinstance(name, str) for name in (saved["fingerprint"], saved["run"], *saved["files"])
-        )
+        names = saved["fingerprint"], saved["run"], *saved["files"]
+        named = all(isinstance(name, str) for name in names)
         if not named or not (settings.epochs or settings.minutes):
             raise UserError(f"{where}: no interrupted run; give a .resume file of train.py")
         state, size = saved["state"], {"n_hidden": settings.n_hidden, "n_layers": settings.n_layers}
@@ -147,9 +131,11 @@ class RunFiles:
         if settings.tensorboard and self.is_main:
             self.log.board = Board(settings.tensorboard)
         name = ", ".join(path.name for path in corpus.paths[:3]) or "python-docs"
-        run = saved["run"] if saved else new_run_id(settings, corpus.fingerprint)
+        all_settings = asdict(settings)
+        reproducible = {name: value for name, value in all_settings.items() if name not in LOCAL}
+        run = saved["run"] if saved else new_run_id(reproducible, corpus.fingerprint)
         self.resume_fields = {
-            "settings": asdict(settings),
+            "settings": all_settings,
             "fingerprint": corpus.fingerprint,
             # of folders' texts; too many would not be loaded again
             "files": corpus.files if sum(map(len, corpus.files)) < MOST_NAMES else (),
@@ -157,7 +143,7 @@ class RunFiles:
             "run": run,
         }
         self.run_info = {
-            "settings": reproducible(settings),
+            "settings": reproducible,
             "text": {"name": name, "chars": len(corpus.ids)},
             "fingerprint": corpus.fingerprint,
             "val_frac": settings.val_frac,
@@ -222,18 +208,17 @@ class RunFiles:
     def _find_model(self, progress: Progress) -> list[str]:
         """Set ``progress.best`` to the loss of the run's model on disk, if that is there; return
         sentences about what was found instead."""
-        notes, net = [], self._own_model()
-        if net is None and self.net_path.exists():
-            notes += _set_aside([self.net_path, *self._all_kept()])
-        if net is None and progress.best < math.inf:
-            notes.append(
-                f"{self.net_path}: the best model so far is missing; the next one is saved"
-            )
+        path, net = self.net_path, self._own_model()
+        if net is not None:
+            if net["val_chars"] == progress.val_chars:
+                # a process killed between the two saves leaves a model newer than the state
+                progress.best = min(progress.best, net["val_loss"])
+                self.best_step = net["step"]
+            return []
+        notes = _set_aside([path, *self._all_kept()]) if path.exists() else []
+        if progress.best < math.inf:
+            notes.append(f"{path}: the best model so far is missing; the next one is saved")
             progress.best = math.inf
-        elif net is not None and net["val_chars"] == progress.val_chars:
-            # a process killed between the two saves leaves a model newer than the state
-            progress.best = min(progress.best, net["val_loss"])
-            self.best_step = net["step"]
         return notes
 
     def _own_model(self) -> dict[str, Any] | None:
@@ -242,7 +227,7 @@ class RunFiles:
             net = load_model(str(self.net_path), "cpu").checkpoint
         except UserError:
             return None
-        known = {"val_loss": LOSS, "val_chars": NOT_NEGATIVE, "step": NOT_NEGATIVE}
+        known = {"val_loss": Number(float, 0), "val_chars": Number(int, 0), "step": Number(int, 0)}
         good = all(net.get(name) in numbers for name, numbers in known.items())
         return net if good and net.get("run") == self.run_info["run"] else None
 
@@ -277,15 +262,15 @@ class RunFiles:
         """Write the model if none had a lower loss, and with ``--keep all`` in any case; every
         process has to call it."""
         progress = state.progress
-        what = val_loss, progress.val_chars, progress.step
         better = val_loss < progress.best
         # an evaluation repeated after a kill is no worse than the model that was saved then
         known = better or progress.step <= self.best_step
         progress.worse_in_a_row = 0 if known else progress.worse_in_a_row + 1
-        if better and self.save_model(model, *what):
+        if better and self.save_model(model, val_loss, progress.val_chars, progress.step):
             progress.best = val_loss
         if self.resume_fields["settings"]["keep"] == "all":
-            self.save_model(model, *what, f"{self.stem}.step{progress.step:06}.net")
+            name = f"{self.stem}.step{progress.step:06}.net"
+            self.save_model(model, val_loss, progress.val_chars, progress.step, name)
         state.share_best()
 
     def save_model(
@@ -373,16 +358,12 @@ def _has_state(net: Path) -> bool:
     return net.with_suffix(".resume").exists()
 
 
-def reproducible(settings: Settings) -> dict[str, Any]:
-    """Return the settings that decide the numbers: no names of this machine's files or devices."""
-    return {name: value for name, value in asdict(settings).items() if name not in LOCAL}
-
-
-def new_run_id(settings: Settings, fingerprint: str) -> str:
-    """Return the same text for runs that give the same bytes; runs by the clock all differ."""
-    if settings.minutes:
+def new_run_id(settings: dict[str, Any], fingerprint: str) -> str:
+    """Return the same text for runs that give the same bytes; runs by the clock all differ.
+    ``settings`` are those that decide the numbers."""
+    if settings["minutes"]:
         return uuid.uuid4().hex
-    text = json.dumps([reproducible(settings), fingerprint], sort_keys=True)
+    text = json.dumps([settings, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -12,6 +12,7 @@ from charrnn.system.values import Number
 from charrnn.training.batches import Batches
 from charrnn.training.state import Progress
 
+OnLine = Callable[[dict[str, Any]], object] | None
 CURVES = ("train_loss", "val_loss", "lr")  # for TensorBoard
 
 
@@ -21,7 +22,7 @@ class Log:
     Lines that cannot be read, which a user may have added, stay as they are.
     """
 
-    def __init__(self, path: Path, on_line: Callable[[dict[str, Any]], object] | None) -> None:
+    def __init__(self, path: Path, on_line: OnLine) -> None:
         """``on_line`` is called with each line that is added."""
         self.path, self.on_line = path, on_line
         self.lines: list[bytes] = []

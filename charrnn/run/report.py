@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -23,6 +24,7 @@ from charrnn.writing.generation import sample
 SHORT = 20_000  # characters
 UNLIKE = 0.3  # nats per character
 LOST = 0.01  # nats per character
+BAR = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 WARMED_UP = 0.2  # share of a run; earlier losses say nothing about the learning rate
 
 
@@ -39,41 +41,34 @@ def first_of(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+@dataclass
 class Reporter:
-    """The messages and the progress bar of a run.
+    """The messages and the progress bar of a run. ``speaks`` is false in processes that print
+    nothing.
 
     A terminal that is closed loses messages; the run continues.
     """
 
-    def __init__(
-        self,
-        speaks: bool,
-        settings: Settings,
-        model: CharRNN,
-        batches: Batches,
-        val_ids: Tensor,
-        budget: Budget,
-        progress: Progress,
-    ) -> None:
-        """``speaks`` is false in processes that print nothing. The bar counts time and speed from
-        now on, without those of earlier processes."""
-        self.settings, self.model, self.batches = settings, model, batches
-        self.val_ids, self.budget, self.progress = val_ids, budget, progress
-        self.out = Terminal(sys.stdout if speaks else None)
+    speaks: bool
+    settings: Settings
+    model: CharRNN
+    batches: Batches
+    val_ids: Tensor
+    budget: Budget
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        """Start the bar. It counts time and speed from now on, without those of earlier
+        processes."""
+        self.out = Terminal(sys.stdout if self.speaks else None)
         err = Terminal(sys.stderr)
         self.new_bar = partial(
-            tqdm,
-            total=100,  # per cent
-            file=err,
-            bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-            disable=not (speaks and err.isatty()),
+            tqdm, total=100, file=err, bar_format=BAR, disable=not (self.speaks and err.isatty())
         )
-        self.bar = self.new_bar(initial=100 * budget.fraction_done(progress))
+        self.bar = self.new_bar(initial=100 * self.budget.fraction_done(self.progress))
 
-    def __enter__(self) -> "Reporter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the bar, which stays on the screen."""
         self.bar.close()
 
     def say(self, *lines: str) -> None:
@@ -125,10 +120,8 @@ class Reporter:
         """Move the bar; ``loss`` is that of the last batch, in nats per character."""
         chars = self.progress.step * self.batches.batch_size * self.batches.seq_length
         speed = chars / self.progress.seconds
-        self.bar.set_postfix_str(
-            f"loss {loss:.3f}, {loss / math.log(2):.3f} bits/char, {speed:,.0f} chars/s",
-            refresh=False,
-        )
+        figures = f"loss {loss:.3f}, {loss / math.log(2):.3f} bits/char, {speed:,.0f} chars/s"
+        self.bar.set_postfix_str(figures, refresh=False)
         self.bar.update(100 * done - self.bar.n)
 
     def last_evaluation(self) -> Callable[[float], None]:

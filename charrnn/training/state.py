@@ -38,25 +38,21 @@ class Progress:
         return patience is not None and self.worse_in_a_row >= patience
 
 
+@dataclass
 class TrainState:
     """A run's model, optimizers, hidden state, random numbers and counts."""
 
-    def __init__(
-        self,
-        model: CharRNN,
-        optimizers: list[torch.optim.Optimizer],
-        hidden: Hidden,
-        dist: Distributed,
-        own_rows: slice,
-        val_chars: int,
-    ) -> None:
-        """``own_rows`` are the rows of each batch that belong to this process."""
-        self.model, self.optimizers, self.hidden = model, optimizers, hidden
-        self.dist, self.own_rows, self.device = dist, own_rows, dist.device
-        self.progress = Progress(val_chars=val_chars)
+    model: CharRNN
+    optimizers: list[torch.optim.Optimizer]
+    hidden: Hidden  # of the rows that belong to this process
+    dist: Distributed
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.device = self.dist.device
         # on the device, and read only now and then, since reading one waits for the device
         self.counters = {name: torch.zeros((), device=self.device) for name in COUNTERS}
-        make_moments(optimizers)
+        make_moments(self.optimizers)
 
     def count(self, loss: Tensor, bad: Tensor) -> None:
         """Count a step with this loss. ``bad`` is true if its gradient was not finite."""
@@ -135,8 +131,8 @@ class TrainState:
         for optimizer, moments in zip(self.optimizers, saved["optimizers"], strict=True):
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        own = map_hidden(lambda h: h[:, self.own_rows].contiguous(), saved["hidden"])  # for cuDNN
-        self.hidden = map_hidden(lambda h: h.to(self.device), own)
+        own = map_hidden(lambda h: h.chunk(self.dist.size, 1)[self.dist.rank], saved["hidden"])
+        self.hidden = map_hidden(lambda h: h.to(self.device).contiguous(), own)  # for cuDNN
         self.counters = {name: saved["counters"][name].to(self.device) for name in COUNTERS}
 
 

@@ -619,9 +619,9 @@ def test_the_bars_clock_starts_when_training_starts(
         assert reporters[0].bar.start_t > read_at > 0
 
     monkeypatch.setattr(train, "load_corpus", load_text)
-    enter = train.Reporter.__enter__
+    start = train.Reporter.__post_init__
     monkeypatch.setattr(
-        train.Reporter, "__enter__", lambda self: reporters.append(self) or enter(self)
+        train.Reporter, "__post_init__", lambda self: reporters.append(self) or start(self)
     )
     at_step(monkeypatch, 1, check)
     run_in(tmp_path, epochs=1)
