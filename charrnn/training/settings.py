@@ -79,10 +79,6 @@ MOST_DROPOUT = 0.3  # however often a text is read
 LEAST_LR, MOST_LR = 0.004, 0.034
 
 GROUPS = ("text", "model", "length of the run", "training", "files")  # of --help, in this order
-# what a resumed run may change
-CHANGEABLE = ("data", "device", "dtype", "epochs", "minutes", "patience", "prime", "tensorboard")
-# names of files and devices, which do not decide a model's numbers: its file leaves them out
-LOCAL = ("ckpt", "data", "device", "init_from", "keep", "prime", "tensorboard")
 
 
 def setting(
@@ -93,16 +89,22 @@ def setting(
     metavar: str = "N",
     shown: str = "",
     optional: bool = False,
+    changeable: bool = False,
+    local: bool = False,
 ) -> Any:
     """Return a field of Settings that has a flag.
 
     ``shown`` is the default in words, for --help, if its value does not say enough or the laptop
-    preset works it out.
+    preset works it out. A resumed run may change a ``changeable`` setting. The model's file leaves
+    out the ``local`` ones, which do not decide its numbers: names of files and devices.
     """
-    return one_of(values, default, optional, group=group, help=help, metavar=metavar, shown=shown)
+    words = {"group": group, "help": help, "metavar": metavar, "shown": shown}
+    return one_of(values, default, optional, **words, changeable=changeable, local=local)
 
 
-text, model, length, training, files = (partial(setting, group) for group in GROUPS)
+text, model, _, training, _ = (partial(setting, group) for group in GROUPS)
+length = partial(setting, "length of the run", optional=True, changeable=True)
+files = partial(setting, "files", local=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,8 @@ class Settings:
         None,
         "PATH",
         "data/anna.txt, downloaded once",
+        changeable=True,
+        local=True,
     )
     encoding: str = text(TEXT, "of the text; UTF-16 and UTF-32 are recognised", "utf-8", "NAME")
     min_count: int = text(
@@ -143,7 +147,11 @@ class Settings:
         "best",
     )
     tensorboard: str | None = files(
-        TEXT, "folder to write the log to for TensorBoard, too; needs that package", None, "DIR"
+        TEXT,
+        "folder to write the log to for TensorBoard, too; needs that package",
+        None,
+        "DIR",
+        changeable=True,
     )
     prime: str | None = files(
         TEXT,
@@ -151,6 +159,7 @@ class Settings:
         None,
         "TEXT",
         "a newline, or the model's most frequent character",
+        changeable=True,
     )
     preset: str = model(
         Choice(("auto", *PRESETS)),
@@ -160,13 +169,20 @@ class Settings:
         "auto",
     )
     device: str = training(
-        TEXT, "auto, cpu, cuda, cuda:N or mps", "auto", "NAME", "auto: the fastest one"
+        TEXT,
+        "auto, cpu, cuda, cuda:N or mps",
+        "auto",
+        "NAME",
+        "auto: the fastest one",
+        changeable=True,
+        local=True,
     )
     dtype: str = training(
         Choice(DTYPES),
         "precision of the step's products; weights stay float32",
         "auto",
         shown="auto: bfloat16 on a CPU that has it in hardware, float16 on CUDA, else float32",
+        changeable=True,
     )
     seed: int = training(
         Number(int, 0, 2**31 - 1),
@@ -192,7 +208,11 @@ class Settings:
         shown=f"1/40 for each time the text is read, at most {MOST_DROPOUT}",
     )
     init_from: str | None = model(
-        TEXT, "start from this model, at its size; new characters get new rows", None, "FILE"
+        TEXT,
+        "start from this model, at its size; new characters get new rows",
+        None,
+        "FILE",
+        local=True,
     )
     batch_size: int = training(
         COUNT,
@@ -218,12 +238,9 @@ class Settings:
     beta2: float = one_of(BELOW_1)
     weight_decay: float = one_of(Number(float, 0, 1e9))
     # either may be None, not both: the first to end ends the run
-    epochs: int | None = length(COUNT, "passes over the training text", optional=True)
+    epochs: int | None = length(COUNT, "passes over the training text")
     minutes: float | None = length(
-        POSITIVE,
-        "wall-clock minutes; with --epochs, whichever ends first",
-        metavar="M",
-        optional=True,
+        POSITIVE, "wall-clock minutes; with --epochs, whichever ends first", metavar="M"
     )
     patience: int | None = length(COUNT, "end after N evaluations without a better one", None)
 
@@ -251,6 +268,8 @@ class Settings:
         return 0.0 if self.preset == "notebook" else 0.01
 
 
+CHANGEABLE = sorted(f.name for f in fields(Settings) if f.metadata.get("changeable"))
+LOCAL = [f.name for f in fields(Settings) if f.metadata.get("local")]
 StepTime = Callable[[int, int, str, int, int], float]
 
 
