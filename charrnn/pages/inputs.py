@@ -114,7 +114,7 @@ def read_for_models(args: Namespace, models: list[LoadedModel], corpus: Corpus) 
     if split == "val" and all(answer is False for answer in own):
         split = "all"
         notes.append("not the text the model was trained on: all of it is read")
-    ids, tokens = corpus.ids, corpus.vocabulary.tokens
+    ids = corpus.ids
     if split == "val":
         mine = True if True in own else None  # None: an older checkpoint, which does not say
         holders = [model for model, answer in zip(models, own, strict=True) if answer is mine]
@@ -137,11 +137,11 @@ def read_for_models(args: Namespace, models: list[LoadedModel], corpus: Corpus) 
             f"model never saw: {shown}{more}"
         )
     encoded = []
-    for i, model in enumerate(models):
-        if not form and tokens == model.net.vocabulary.tokens and not strange:
+    for model, table in zip(models, reader.tables, strict=True):
+        if not form and not strange and model.net.vocabulary == corpus.vocabulary:
             encoded.append(ids)
         else:
-            new_ids = np.where(reader.readable, reader.tables[i], -1)  # of each code point
+            new_ids = np.where(reader.readable, table, -1)  # of each code point
             encoded.append(corpus.recode(in_form(pieces(), form), new_ids))
     if len(encoded[0]) < 2:
         raise UserError(
@@ -165,11 +165,8 @@ def held_out_by_all(models: list[LoadedModel], corpus: Corpus) -> Tensor:
 
 
 Form = Literal["", "NFC", "NFD"]
-FORMS: tuple[Form, ...] = (
-    "",
-    "NFC",
-    "NFD",
-)  # as the text is, composed, decomposed (Unicode Standard Annex 15)
+# as the text is, composed, decomposed (Unicode Standard Annex 15)
+FORMS: tuple[Form, ...] = ("", "NFC", "NFD")
 
 
 class Reader:
@@ -177,18 +174,16 @@ class Reader:
 
     def __init__(self, models: list[LoadedModel]) -> None:
         self.models = models
-        vocabularies = [model.net.vocabulary.tokens for model in models]
         self.tables = []  # of each model: the id of each code point, -1 if it has none
         self.seen = np.ones(0x110000, bool)  # code points that all models saw in training
-        for tokens in vocabularies:
-            stand_in = tokens.index(UNKNOWN) if UNKNOWN in tokens else -1
-            table = np.full(0x110000, stand_in, np.int32)
-            points = code_points("".join(tokens))
-            table[points] = np.arange(len(points))
+        for model in models:
+            tokens = model.net.vocabulary.tokens
+            table = np.full(0x110000, -1, np.int32)
+            table[code_points("".join(tokens))] = np.arange(len(tokens))
+            self.seen &= table >= 0
+            if UNKNOWN in tokens:  # stands for every other character
+                table[table < 0] = tokens.index(UNKNOWN)
             self.tables.append(table)
-            seen = np.zeros(0x110000, bool)
-            seen[points] = True
-            self.seen &= seen
         self.readable = np.all([table >= 0 for table in self.tables], axis=0)  # code points
 
     def best_form(self, pieces: Callable[[], Iterable[str]]) -> tuple[Form, dict[str, int]]:
@@ -210,14 +205,14 @@ class Reader:
 def in_form(pieces: Iterable[str], form: Form) -> Iterator[np.ndarray]:
     """Yield the code points of a text in a normal form. It is cut at line ends, where nothing is
     combined."""
+    if not form:
+        yield from map(code_points, pieces)
+        return
     rest = ""
     for piece in pieces:
-        if not form:
-            yield code_points(piece)
-            continue
         lines, newline, rest = (rest + piece).rpartition("\n")
         if not newline:  # a long line is cut anywhere, or it would have to be held in memory
             lines, rest = rest, ""
         yield code_points(unicodedata.normalize(form, lines + newline))
-    if form and rest:
+    if rest:
         yield code_points(unicodedata.normalize(form, rest))

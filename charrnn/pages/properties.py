@@ -81,15 +81,14 @@ def brackets(text: str) -> Iterator[tuple[int, int]]:
                 del unclosed[k:]
 
 
-def since(ends: np.ndarray) -> np.ndarray:
-    """How many characters ago the last of ``ends`` ``[T]`` was true, 0 where it is."""
-    at = np.arange(len(ends))
-    return at - np.maximum.accumulate(np.where(ends, at, -1))
-
-
-def newlines(text: str) -> np.ndarray:
-    """Where a line ends."""
-    return within(text, (match.span() for match in re.finditer("\n", text)))
+def since(pattern: str, text: str) -> np.ndarray:
+    """How many characters ago the last match of a pattern was: 0 in a match, and everywhere if
+    there is none."""
+    matched = matches(pattern)(text)
+    if not matched.any():
+        return np.zeros(len(text))
+    at = np.arange(len(text))
+    return at - np.maximum.accumulate(np.where(matched, at, -1))
 
 
 def indentation(text: str) -> np.ndarray:
@@ -102,24 +101,17 @@ def indentation(text: str) -> np.ndarray:
     return indents
 
 
-def place_in_paragraph(text: str) -> np.ndarray:
-    """The logarithm of how long ago a blank line was: paragraphs differ widely in length."""
-    blank = within(text, (m.span() for m in re.finditer(r"(?<=\n)[ \t]*\n", text)))
-    if not blank.any():
-        return np.zeros(len(text))
-    return np.log1p(since(blank))
-
-
 LETTER = r"[^\W\d_]"
 PROPERTIES: dict[str, Callable[[str], np.ndarray]] = {
     "inside quotes": lambda text: within(text, quotations(text)),
     "inside brackets": lambda text: within(text, brackets(text)),
-    "place in the line": lambda text: since(newlines(text)) * newlines(text).any(),
-    "place in the paragraph": place_in_paragraph,
+    "place in the line": lambda text: since(r"\n", text),
+    # the logarithm of how long ago a blank line was, since paragraphs differ widely in length
+    "place in the paragraph": lambda text: np.log1p(since(r"(?<=\n)[ \t]*\n", text)),
     "first letter of a word": matches(rf"(?<!{LETTER}){LETTER}"),
     "last letter of a word": matches(rf"{LETTER}(?!{LETTER})"),
     "indentation": indentation,
-    "capitals": lambda text: matches(r"(?<![^\W_])[^\W\d_a-z][^\na-z]*[^\W\d_a-z](?![^\W_])")(text),
+    "capitals": matches(r"(?<![^\W_])[^\W\d_a-z][^\na-z]*[^\W\d_a-z](?![^\W_])"),
     "speaker lines": matches(r"^[^\W\d_][^\n:.!?,;]{0,30}:(?=[ \n])"),
     "numbers": matches(r"\d+"),
     "links and markup": matches(

@@ -80,14 +80,10 @@ def name_of(char: str) -> str:
 
 def words_of(text: str, bits: np.ndarray) -> list[tuple[int, str, float]]:
     """Return where each word begins, the word, and its bits, the sum over its characters."""
-    words, start = [], None
-    for i, char in enumerate(text + " "):
-        if char.isalnum() or char in "'\u2019":
-            start = i if start is None else start
-        elif start is not None:
-            words.append((start, text[start:i], float(bits[start:i].sum())))
-            start = None
-    return words
+    return [
+        (match.start(), match[0], float(bits[slice(*match.span())].sum()))
+        for match in re.finditer(r"(?:[^\W_]|['\u2019])+", text)
+    ]
 
 
 def top_words(words: list[tuple[int, str, float]], n: int) -> list[tuple[int, str, float]]:
@@ -216,8 +212,7 @@ def two_models(
     names = [model.path for model in models]
     total, mean = float(difference.sum()), float(difference[1:].mean())
     better, worse = (names[1], names[0]) if total > 0 else (names[0], names[1])
-    first = [(i, word, -b) for i, word, b in words_of(text, difference)]
-    best = top_words(first, WORDS // 2), top_words(words_of(text, difference), WORDS // 2)
+    best = [top_words(words_of(text, d), WORDS // 2) for d in (-difference, difference)]
     lists = "".join(
         f"<h3><bdi>{escape(name)}</bdi> expected better</h3>{word_links(words)}"
         for name, words in zip(names, best, strict=True)
