@@ -18,11 +18,11 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--out", default="curves.html", metavar="FILE", help="the page")
     args = p.parse_args(argv)
     check_output(args.out, inputs=args.logs, special=True)
-    runs = name_runs({path: read_log(path) for path in args.logs})
-    for path, run in zip(dict.fromkeys(args.logs), runs, strict=True):
+    runs = {path: read_log(path) for path in args.logs}
+    for path, run in runs.items():
         if run.skipped:
             say(f"{path}: {run.skipped} lines cannot be read and are left out")
-    write_page(args.out, curves_page(join_seeds(runs)))
+    write_page(args.out, curves_page(join_seeds(name_runs(runs))))
 
 
 if __name__ == "__main__":

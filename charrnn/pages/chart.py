@@ -1,14 +1,15 @@
 """Scales, axis ticks, texts and paths of the figures, as SVG."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from charrnn.pages.page import escape
 
+Scale = Callable[[float], float]  # from values to coordinates
 SERIES = 8  # colours of lines, --series-1 to --series-8 in style.css
 
 
-def scale(low: float, high: float, first: float, last: float) -> Callable[[float], float]:
+def scale(low: float, high: float, first: float, last: float) -> Scale:
     """Return a function from values between ``low`` and ``high`` to coordinates, rounded to
     0.01."""
     span = high - low or 1.0
@@ -36,19 +37,32 @@ def series_colour(i: int) -> str:
     return f"var(--series-{i % SERIES + 1})"
 
 
-def svg_text(kind: str, x: float, y: float, words: str, style: str = "") -> str:
-    """Return an SVG text of the class ``kind``; ``style`` has more attributes."""
-    style = f" {style}" if style else ""
-    return f'<text class="{kind}"{style} x="{x:g}" y="{y:g}">{escape(words)}</text>'
+def svg_image(width: float, height: float, label: str, marks: str) -> str:
+    """Return an SVG image of ``marks``; screen readers say its ``label``."""
+    box = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}"'
+    return f"<svg {box}>{marks}</svg>"
 
 
-def svg_path(kind: str, d: str, style: str = "") -> str:
-    """Return an SVG path of the class ``kind``; ``style`` has more attributes."""
-    style = f" {style}" if style else ""
-    return f'<path class="{kind}"{style} d="{d}"/>'
+def svg_text(kind: str, x: float, y: float, words: str) -> str:
+    """Return an SVG text of the class ``kind``."""
+    return f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(words)}</text>'
 
 
-def path_through(pairs: Sequence[tuple[float, float]]) -> str:
+def svg_path(kind: str, d: str) -> str:
+    """Return an SVG path of the class ``kind``."""
+    return f'<path class="{kind}" d="{d}"/>'
+
+
+def y_axis(values: Iterable[float], y_of: Scale, left: float, right: float) -> str:
+    """Return a line from ``left`` to ``right`` at each of ``values``, with the number before it."""
+    return "".join(
+        svg_path("grid", f"M{left} {y_of(value)}H{right}")
+        + svg_text("y", left - 6, y_of(value) + 4, short_number(value))
+        for value in values
+    )
+
+
+def path_through(pairs: Iterable[tuple[float, float]]) -> str:
     """Return the ``d`` of an SVG path through points; a NaN interrupts the path."""
     drawn, pen = "", "M"
     for x, y in pairs:

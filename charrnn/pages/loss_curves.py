@@ -2,20 +2,25 @@
 
 import math
 import statistics
-from typing import Any
+from itertools import groupby
 
-from charrnn.pages.chart import path_through, scale, short_number, svg_path, svg_text, ticks
+from charrnn.pages.chart import (
+    Scale,
+    path_through,
+    scale,
+    short_number,
+    svg_image,
+    svg_path,
+    svg_text,
+    ticks,
+    y_axis,
+)
 from charrnn.pages.page import escape, page, page_file
 from charrnn.pages.runs import AXES, LOSSES, Run
 
-DECIDE_HELD_OUT = (
-    "text",
-    "val_frac",
-    "val_split",
-    "min_count",
-    "encoding",
-)  # decide the held-out text
-UNITS = ((1, "seconds"), (60, "minutes"), (3600, "hours"))
+# what decides which text is held out
+DECIDE_HELD_OUT = ("text", "val_frac", "val_split", "min_count", "encoding")
+UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 HOW = "The loss is how surprised the model is by each next character, on average: lower is better."
 LINES = {
     "val_loss": "Thick: text that it never trained on.",
@@ -23,15 +28,15 @@ LINES = {
 }
 
 
-def known(values: list[float]) -> list[float]:
-    """Return ``values`` without NaN, or a zero if nothing else is left."""
-    return [value for value in values if not math.isnan(value)] or [0.0]
+def numbers(runs: list[Run], *names: str) -> list[float]:
+    """Return the numbers of these names in all lines of the runs, without NaN."""
+    return [line[name] for run in runs for name in names for line in run.known(name)]
 
 
 def loss_range(runs: list[Run]) -> tuple[float, float]:
     """Return the range of the loss axis. Values far above the median are left out."""
     shown = [each for run in runs for each in (run, *run.seeds)]
-    values = known([line[loss] for run in shown for line in run.lines for loss in LOSSES])
+    values = numbers(shown, *LOSSES) or [0.0]
     low, half = min(values), statistics.median(values)
     high = max(value for value in values if value <= half + max(4 * (half - low), 0.5))
     margin = max(high - low, 1e-3) * 0.04
@@ -43,28 +48,25 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
     pixel."""
     left, right, top, bottom = 46, width - 44, 24, 24 + round(width * 0.25 + 150)
     strip, foot = bottom + 14, bottom + 58
-    last = max(known([line[axis] for run in runs for line in run.lines]))
+    last = max(numbers(runs, axis), default=0.0)
     unit, unit_name = 1, AXES[axis]
     if axis == "seconds":
-        unit, unit_name = next(u for u in reversed(UNITS) if last >= 3 * u[0] or u[0] == 1)
+        unit, unit_name = next((unit for unit in UNITS if last >= 3 * unit[0]), UNITS[-1])
     low, high = loss_range(runs)
     x_of, y_of = scale(0, max(last, 1e-9), left, right), scale(low, high, bottom, top)
-    top_rate = max(known([line["lr"] for run in runs for line in run.lines])) or 1.0
+    top_rate = max(numbers(runs, "lr"), default=0.0) or 1.0
     rate_of = scale(0, top_rate, foot, strip)
     clip = f"clip-{axis}-{width}"
     svg = f'<clipPath id="{clip}"><path d="M0 {top}H{width}V{bottom}H0z"/></clipPath>\n'
     for value in ticks(0, last / unit, (right - left) // 75):
         x = x_of(value * unit)
         svg += svg_path("grid", f"M{x} {top}V{foot}")
-        svg += svg_text("x", x, foot + 18, short_number(value)) + "\n"
-    for value in ticks(low, high):
-        y = y_of(value)
-        svg += svg_path("grid", f"M{left} {y}H{right}")
-        svg += svg_text("y", left - 6, y + 4, f"{value:,.6g}") + "\n"
+        svg += svg_text("x", x, foot + 18, short_number(value))
+    svg += y_axis(ticks(low, high), y_of, left, right)
     for bits in ticks(low / math.log(2), high / math.log(2)):
         y = y_of(bits * math.log(2))
         svg += svg_path("tick", f"M{right} {y}h4")
-        svg += svg_text("bits", right + 7, y + 4, f"{bits:,.6g}") + "\n"
+        svg += svg_text("bits", right + 7, y + 4, short_number(bits))
     svg += svg_text("unit", left, 12, "nats per character")
     svg += svg_text("bits unit", width, 12, "bits")
     svg += svg_path("grid", f"M{left} {foot}H{right}")
@@ -73,84 +75,70 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
     svg += svg_text("inside", right - 4, strip + 8, "learning rate")
     marked: list[float] = []  # places along the upper edge
     for run in runs:
-        colour = f'style="--colour: {run.colour}"'
-        xs = [x_of(line[axis]) for line in run.lines]
-        rates = path_through(
-            list(zip(xs, [rate_of(line["lr"]) for line in run.lines], strict=True))
-        )
-        svg += svg_path("rate", rates, colour) + "\n"
+        rates = [(x_of(line[axis]), rate_of(line["lr"])) for line in run.lines]
+        svg += f'\n<g style="--colour: {run.colour}">{svg_path("rate", path_through(rates))}'
         for loss in LOSSES:
-            svg += band(run, loss, xs, y_of, f'{colour} clip-path="url(#{clip})"')
-            ys = [max(y_of(line[loss]), -1e4) for line in run.lines]
-            pairs = [(x, y) for x, y in zip(xs, ys, strict=True) if not math.isnan(y)]
-            path = path_through(pairs)
-            svg += svg_path(loss, path, f'{colour} clip-path="url(#{clip})"') + "\n"
-            svg += outliers(run, loss, xs, top, high, marked)
-        svg += evaluation_dots(run, axis, xs, y_of, high)
-    names = names_at_ends(runs, axis, x_of, y_of, (top, bottom), right)  # on top of all lines
-    label = escape(f"Losses of {len(runs)} runs over {unit_name}")
-    box = f'viewBox="0 0 {width} {foot + 44}" role="img" aria-label="{label}"'
-    return f"<svg {box}>\n{svg}{names}</svg>\n"
+            places = [(x_of(line[axis]), max(y_of(line[loss]), -1e4)) for line in run.known(loss)]
+            svg += f'<g clip-path="url(#{clip})">{band(run, axis, loss, x_of, y_of)}'
+            svg += svg_path(loss, path_through(places)) + "</g>"
+            svg += outliers(run, axis, loss, x_of, top, high, marked)
+        svg += evaluation_dots(run, axis, x_of, y_of, high) + "</g>"
+    svg += names_at_ends(runs, axis, x_of, y_of, (top, bottom), right)  # on top of all lines
+    return svg_image(width, foot + 44, f"Losses of {len(runs)} runs over {unit_name}", svg)
 
 
-def band(run: Run, loss: str, xs: list[float], y_of: Any, style: str) -> str:
+def band(run: Run, axis: str, loss: str, x_of: Scale, y_of: Scale) -> str:
     """Return the area between the lowest and the highest of a run's seeds; nothing for a single
     run."""
-    places = []
-    for x, lines in zip(xs, zip(*(each.lines for each in run.seeds), strict=False), strict=False):
-        values = [line[loss] for line in lines]
-        if not math.isnan(sum(values)):
-            places.append((x, y_of(max(values)), y_of(min(values))))
-    if not places:
-        return ""
-    upper, lower = [(x, y) for x, y, _ in places], [(x, y) for x, _, y in reversed(places)]
-    return svg_path("band", f"{path_through(upper + lower)}Z", style) + "\n"
+    upper, lower = [], []
+    for line, *of_seeds in zip(run.lines, *(seed.lines for seed in run.seeds), strict=False):
+        values = [each[loss] for each in of_seeds]
+        if values and not math.isnan(sum(values)):
+            upper.append((x_of(line[axis]), y_of(max(values))))
+            lower.append((x_of(line[axis]), y_of(min(values))))
+    return svg_path("band", f"{path_through(upper + lower[::-1])}Z") if upper else ""
 
 
 def outliers(
-    run: Run, loss: str, xs: list[float], top: float, high: float, marked: list[float]
+    run: Run, axis: str, loss: str, x_of: Scale, top: float, high: float, marked: list[float]
 ) -> str:
-    """Return a mark at the upper edge for each stretch above the axis, with its highest value."""
-    svg, worst = "", None
-    for x, line in [*zip(xs, run.lines, strict=True), (0.0, {loss: -math.inf})]:
-        value = line[loss]
-        if value > high and (worst is None or value > worst[1]):
-            worst = (x, value)
-        elif value <= high and worst is not None:
-            x, value = worst
-            svg += svg_path("outlier", f"M{x} {top}l4 7h-8z", f'style="--colour: {run.colour}"')
+    """Return a mark at the upper edge for each stretch above the axis, with its highest value.
+    ``marked`` has the places of such values; a value that would lie on another is left out."""
+    svg = ""
+    for above, lines in groupby(run.known(axis, loss), key=lambda line: line[loss] > high):
+        if above:
+            worst = max(lines, key=lambda line: line[loss])
+            x = x_of(worst[axis])
+            svg += svg_path("outlier", f"M{x} {top}l4 7h-8z")
             if not any(abs(x - other) < 40 for other in marked):
-                svg += svg_text("outlier", x + 7, top + 9, f"{value:.3g}") + "\n"
+                svg += svg_text("outlier", x + 7, top + 9, f"{worst[loss]:.3g}")
                 marked.append(x)
-            worst = None
     return svg
 
 
-def evaluation_dots(run: Run, axis: str, xs: list[float], y_of: Any, high: float) -> str:
+def evaluation_dots(run: Run, axis: str, x_of: Scale, y_of: Scale, high: float) -> str:
     """Return a dot with its value for each held-out loss; the best one has a ring."""
     svg, best = "", run.lowest()
-    for x, line in zip(xs, run.lines, strict=True):
-        value = line["val_loss"]
-        if value <= high and not math.isnan(x):
-            kind = "dot best" if line is best else "dot"
-            said = f"{run.name}: {value:.4f} nats, {value / math.log(2):.4f} bits held out"
-            svg += f'<circle class="{kind}" style="--colour: {run.colour}" cx="{x}" '
-            svg += f'cy="{y_of(value)}" r="{5 if line is best else 2.5}"><title>'
-            svg += f"{escape(said)}, {line[axis]:,.6g} {AXES[axis]}</title></circle>\n"
+    for line in run.known(axis, "val_loss"):
+        x, nats = x_of(line[axis]), line["val_loss"]
+        if nats <= high:
+            kind, radius = ("dot best", 5) if line is best else ("dot", 2.5)
+            said = f"{run.name}: {nats:.4f} nats, {nats / math.log(2):.4f} bits held out"
+            svg += f'<circle class="{kind}" cx="{x}" cy="{y_of(nats)}" r="{radius}"><title>'
+            svg += f"{escape(said)}, {line[axis]:,.6g} {AXES[axis]}</title></circle>"
     return svg
 
 
 def names_at_ends(
-    runs: list[Run], axis: str, x_of: Any, y_of: Any, edges: tuple, right: float
+    runs: list[Run], axis: str, x_of: Scale, y_of: Scale, edges: tuple, right: float
 ) -> str:
     """Return each run's name above the end of its line, in the order of the ends, without
     overlap."""
     ends = []
     for run in runs:
         loss = "val_loss" if run.lowest() else "train_loss"
-        places = [(x_of(line[axis]), y_of(line[loss])) for line in run.lines]
-        places = [(x, y) for x, y in places if not math.isnan(x + y)]
-        ends += [(*places[-1], run)] if places else []
+        for line in run.known(axis, loss)[-1:]:
+            ends.append((x_of(line[axis]), y_of(line[loss]), run))
     ends.sort(key=lambda end: end[1])
     top, bottom = edges[0] + 12, edges[1] - 4
     apart = min(15, (bottom - top) / max(len(ends) - 1, 1))
@@ -165,8 +153,8 @@ def names_at_ends(
     for (x, _, run), y in zip(ends, heights, strict=True):
         name = run.name if len(run.name) <= 28 else f"{run.name[:14]}\u2026{run.name[-13:]}"
         x = max(x, 60 + 7 * len(name))  # a short run's name begins inside the figure
-        colour = f'style="--colour: {run.colour}"'
-        svg += svg_text("name", min(x, right - 6), y, name, colour) + "\n"
+        text = svg_text("name", min(x, right - 6), y, name)
+        svg += f'<g style="--colour: {run.colour}">{text}</g>'
     return svg
 
 
@@ -175,18 +163,19 @@ def table(runs: list[Run]) -> str:
     heads = ("run", "model", "best nats", "bits", "at step", "minutes", "chars/s")
     rows = ""
     for run in runs:
-        best, last = run.best(), run.lines[-1]
-        cells = [run.model()]
-        if best:
-            nats = best["val_loss"]
-            bests = [each["val_loss"] for run in run.seeds if (each := run.best())]
-            spread = f" ({min(bests):.4f} to {max(bests):.4f})" if bests else ""
-            cells += [f"{nats:.4f}{spread}", f"{nats / math.log(2):.4f}", f"{best['step']:,.0f}"]
-        else:
-            cells += ["\u2013"] * 3
-        cells += [f"{last['seconds'] / 60:,.1f}"]
-        cells += [f"{last['chars'] / last['seconds']:,.0f}" if last["seconds"] > 0 else "\u2013"]
-        cells = ["\u2013" if cell == "nan" else cell for cell in cells]
+        best = run.best() or {"val_loss": math.nan, "step": math.nan}
+        bests = [each["val_loss"] for seed in run.seeds if (each := seed.best())]
+        spread = f" ({min(bests):.4f} to {max(bests):.4f})" if bests else ""
+        nats, seconds, chars = best["val_loss"], run.lines[-1]["seconds"], run.lines[-1]["chars"]
+        cells = [
+            run.model(),
+            f"{nats:.4f}{spread}",
+            f"{nats / math.log(2):.4f}",
+            f"{best['step']:,.0f}",
+            f"{seconds / 60:,.1f}",
+            f"{chars / seconds if seconds > 0 else math.nan:,.0f}",
+        ]
+        cells = ["\u2013" if cell in ("", "nan") else cell for cell in cells]
         row = "".join(
             f'<td data-head="{head}">{escape(cell)}</td>'
             for head, cell in zip(heads[1:], cells, strict=True)
@@ -223,7 +212,7 @@ def marks_legend(runs: list[Run]) -> str:
     marks = []
     if any(run.lowest() for run in runs):
         marks.append("\u25cb lowest held-out loss on the way")
-    if any(line[loss] > high for run in runs for line in run.lines for loss in LOSSES):
+    if any(value > high for value in numbers(runs, *LOSSES)):
         marks.append("\u25b2 a value above the figure, which would flatten all the rest")
     if any(run.seeds for run in runs):
         marks.append("lines of several seeds are their mean, the band is from lowest to highest")
@@ -232,8 +221,7 @@ def marks_legend(runs: list[Run]) -> str:
 
 def how_to_read(runs: list[Run]) -> str:
     """Return sentences on what the loss is, and which lines are drawn."""
-    drawn = (k for k in LINES if not all(math.isnan(line[k]) for r in runs for line in r.lines))
-    return " ".join((HOW, *map(LINES.__getitem__, drawn)))
+    return " ".join([HOW, *(said for loss, said in LINES.items() if numbers(runs, loss))])
 
 
 def body(runs: list[Run]) -> str:
@@ -262,11 +250,10 @@ def body(runs: list[Run]) -> str:
 
 def curves_page(runs: list[Run]) -> str:
     """Return the whole page."""
-    texts = list(dict.fromkeys(run.text for run in runs if run.text))
-    caption = [runs[0].name if len(runs) == 1 else f"{len(runs)} runs", *texts]
-    if len(runs) == 1 and runs[0].model() != "\u2013":
-        caption.insert(1, runs[0].model())
+    caption = [runs[0].name, runs[0].model()] if len(runs) == 1 else [f"{len(runs)} runs"]
+    caption += dict.fromkeys(run.text for run in runs)
     if bests := [best["val_loss"] for run in runs if (best := run.best())]:
         caption.append(f"best held-out loss {min(bests):.4f} nats per character")
     title = "How the loss fell" if len(runs) == 1 else f"How the loss fell in {len(runs)} runs"
-    return page(title, how_to_read(runs), caption, body(runs), page_file("curves.css"))
+    facts = filter(None, caption)
+    return page(title, how_to_read(runs), facts, body(runs), page_file("curves.css"))

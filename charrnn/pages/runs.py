@@ -31,10 +31,13 @@ class Run:
     length: str = ""  # of the text, in characters
     seeds: list["Run"] = field(default_factory=list)  # the runs of which this is the mean
 
+    def known(self, *names: str) -> list[dict[str, float]]:
+        """Return the lines that have all of these numbers."""
+        return [line for line in self.lines if not math.isnan(sum(map(line.__getitem__, names)))]
+
     def lowest(self) -> dict[str, float] | None:
         """Return the line with the lowest held-out loss, or None."""
-        known = [line for line in self.lines if not math.isnan(line["val_loss"])]
-        return min(known, key=lambda line: line["val_loss"], default=None)
+        return min(self.known("val_loss"), key=lambda line: line["val_loss"], default=None)
 
     def best(self) -> dict[str, float] | None:
         """Return the final line of a finished run, else the line with the lowest loss; with several
@@ -49,10 +52,10 @@ class Run:
         return str(value)[:80] if value not in (None, "") else "\u2013"
 
     def model(self) -> str:
-        """Return the cell and the size, as far as the settings have them."""
+        """Return the cell and the size, as far as the settings have them; "" if they do not."""
         cell, *size = (self.settings.get(key) for key in ("cell", "n_hidden", "n_layers"))
         sizes = " \u00d7 ".join(str(n) for n in size if type(n) is int)
-        return f"{cell if isinstance(cell, str) else ''} {sizes}".strip() or "\u2013"
+        return f"{cell if isinstance(cell, str) else ''} {sizes}".strip()
 
 
 def read_log(path: str) -> Run:
@@ -123,11 +126,9 @@ def join_seeds(runs: list[Run]) -> list[Run]:
             joined += group
             continue
         mean = copy(group[0])
-        mean.name = f"{mean.name} and {len(group) - 1} more seed{'s' if len(group) > 2 else ''}"
+        mean.name += f" and {len(group) - 1} more seed{'s' if len(group) > 2 else ''}"
         mean.settings = mean.settings | {"seed": ", ".join(map(str, seeds))}
-        mean.lines = [
-            mean_line(lines) for lines in zip(*(run.lines for run in group), strict=False)
-        ]
+        mean.lines = list(map(mean_line, zip(*(run.lines for run in group), strict=False)))
         mean.skipped = sum(run.skipped for run in group)
         mean.seeds = group
         joined.append(mean)

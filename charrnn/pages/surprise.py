@@ -14,7 +14,7 @@ from torch import Tensor
 from charrnn.network.evaluation import read_rows
 from charrnn.network.loaded import LoadedModel
 from charrnn.network.model import CharRNN
-from charrnn.pages.chart import path_through, scale, short_number, svg_path, svg_text, ticks
+from charrnn.pages.chart import path_through, scale, svg_image, svg_path, svg_text, ticks, y_axis
 from charrnn.pages.inputs import Text
 from charrnn.pages.page import SHADES, embed, escape, page, page_file, shade_class, shaded
 
@@ -144,7 +144,7 @@ def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of:
     x_of, y_of = scale(edges[0], edges[-1], 8, 288), scale(0, counts.max(), 110, 34)
     svg = ""
     for left, count in zip(edges, counts.tolist(), strict=False):
-        shade = max(-SHADES, min(SHADES, math.floor((left + 0.25) * shade_of)))
+        shade = math.floor((left + 0.25) * shade_of)
         x, y, width = x_of(left), y_of(count), x_of(edges[0] + 0.5) - 8.75
         svg += f'<rect class="bin {shade_class(shade)}" x="{x}" y="{y}" width="{width:g}" '
         svg += f'height="{110 - y:g}"><title>{left:g} to {left + 0.5:g} bits: {count:,} '
@@ -154,10 +154,9 @@ def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of:
     for i, (name, value) in enumerate(marks.items()):
         x, end = x_of(value), bool(value > (edges[0] + edges[-1]) / 2)
         svg += svg_path("mark", f"M{x} {12 + 14 * i}V110")
-        anchor = 'text-anchor="end"' if end else ""
-        svg += svg_text("mark", x - 4 if end else x + 4, 20 + 14 * i, name, anchor)
+        svg += svg_text("mark end" if end else "mark", x - 4 if end else x + 4, 20 + 14 * i, name)
     label = "Histogram of the bits: " + ", ".join(f"{name} {v:.2f}" for name, v in marks.items())
-    return f'<svg viewBox="0 0 300 130" role="img" aria-label="{escape(label)}">{svg}</svg>'
+    return svg_image(300, 130, label, svg)
 
 
 def data_block(models: list[LoadedModel], text: Text, predictions: list[Predictions]) -> str:
@@ -242,17 +241,9 @@ def leader(difference: np.ndarray) -> str:
     sums = difference.cumsum()[at].tolist()
     low, high = min(0.0, *sums), max(0.0, *sums)
     x_of, y_of = scale(0, max(len(difference) - 1, 1), 58, 296), scale(low, high, 92, 8)
-    svg = ""
-    for value in ticks(low, high, 5):
-        y = y_of(value)
-        svg += svg_path("grid", f"M58 {y}H296")
-        svg += svg_text("y", 52, y + 4, short_number(value), 'text-anchor="end"')
-    line = path_through([(x_of(i), y_of(v)) for i, v in zip(at.tolist(), sums, strict=True)])
-    label = f"The difference added up: {sums[-1]:,.0f} bits at the end"
-    return (
-        f'<svg viewBox="0 0 300 100" role="img" aria-label="{label}">{svg}'
-        f"{svg_path('lead', line)}</svg>"
-    )
+    svg = y_axis(ticks(low, high, 5), y_of, 58, 296)
+    svg += svg_path("lead", path_through(zip(map(x_of, at.tolist()), map(y_of, sums), strict=True)))
+    return svg_image(300, 100, f"The difference added up: {sums[-1]:,.0f} bits at the end", svg)
 
 
 def surprise_page(models: list[LoadedModel], text: Text, losses: list[float]) -> str:

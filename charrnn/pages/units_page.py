@@ -3,7 +3,7 @@
 import numpy as np
 
 from charrnn.network.loaded import LoadedModel
-from charrnn.pages.chart import path_through, scale, svg_path, svg_text, ticks
+from charrnn.pages.chart import path_through, scale, svg_image, svg_path, svg_text, ticks, y_axis
 from charrnn.pages.inputs import Text
 from charrnn.pages.page import SHADES, escape, page, page_file, shade_class, shaded
 from charrnn.pages.properties import PROPERTIES
@@ -40,10 +40,10 @@ def average_figure(values: np.ndarray, unit: np.ndarray) -> str:
     number = is_number(values)
     if number:
         low, high = float(values.min()), float(np.quantile(values, 0.99))
-        last = max(1, min(48, round(high - low)))
-        place = ((values - low) / (high - low) * last).round()
-        shown = ((k, unit[place == k]) for k in range(last + 1))
-        means = [(low + k * (high - low) / last, float(c.mean())) for k, c in shown if len(c)]
+        n_steps = max(1, min(48, round(high - low)))
+        steps = ((values - low) / (high - low) * n_steps).round()
+        groups = ((k, unit[steps == k]) for k in range(n_steps + 1))
+        means = [(low + k * (high - low) / n_steps, float(g.mean())) for k, g in groups if len(g)]
     else:
         begins = np.flatnonzero((values[1:] > 0) & (values[:-1] == 0)) + 1
         lags = range(-12, 25)
@@ -52,22 +52,16 @@ def average_figure(values: np.ndarray, unit: np.ndarray) -> str:
             return ""
         means = [(float(lag), float(unit[at + lag].mean())) for lag in lags]
     low, high = spread(unit, values)
-    x_of, y_of = scale(means[0][0], means[-1][0], 40, 340), scale(low, high, 84, 8)
-    svg = "".join(
-        svg_path("grid", f"M40 {y_of(y)}H340")
-        + svg_text("y", 34, y_of(y) + 4, f"{y:.4g}", 'text-anchor="end"')
-        for y in ticks(low, high, 5)
-    )
-    svg += "".join(
-        svg_text("x", x_of(x), 102, f"{x:g}", 'text-anchor="middle"')
-        for x in ticks(means[0][0], means[-1][0], 7)
-    )
+    first, last = means[0][0], means[-1][0]
+    x_of, y_of = scale(first, last, 40, 340), scale(low, high, 84, 8)
+    svg = y_axis(ticks(low, high, 5), y_of, 40, 340)
+    svg += "".join(svg_text("x", x_of(x), 102, f"{x:g}") for x in ticks(first, last, 7))
     svg += "" if number else svg_path("begin", f"M{x_of(0)} 4V88")
-    line = path_through([(x_of(x), min(90, max(2, y_of(y)))) for x, y in means])
-    said = "for each value" if number else "before and after it begins, in characters"
-    return f"""<figure><svg viewBox="0 0 350 108" role="img" aria-label="Mean of the unit {said}">
-{svg}{svg_path("mean", line)}</svg>
-<figcaption>Mean of the unit {said}.</figcaption></figure>"""
+    svg += svg_path("mean", path_through((x_of(x), min(90, max(2, y_of(y)))) for x, y in means))
+    said = "Mean of the unit "
+    said += "for each value" if number else "before and after it begins, in characters"
+    image = svg_image(350, 108, said, svg)
+    return f"<figure>{image}\n<figcaption>{said}.</figcaption></figure>"
 
 
 def legend(unit: np.ndarray, values: np.ndarray) -> str:
