@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -139,7 +140,8 @@ def join_seeds(runs: list[Run]) -> list[Run]:
 
 def name_runs(runs: dict[str, Run]) -> list[Run]:
     """Return the runs, named by their paths where file names are the same."""
+    times = Counter(run.name for run in runs.values())
     for path, run in runs.items():
-        if sum(other.name == Path(path).stem for other in runs.values()) > 1:
+        if times[run.name] > 1:
             run.name = path
     return list(runs.values())

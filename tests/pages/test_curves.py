@@ -184,6 +184,17 @@ def test_names_stand_in_the_order_of_the_ends(values: list[float]) -> None:
         assert y[0] > 30 and y[-1] < 350 and min(b - a for a, b in pairwise(y)) > 6
 
 
+def test_runs_of_the_same_file_name_are_told_apart_by_their_paths() -> None:
+    logs = ("a/rnn.jsonl", "b/rnn.jsonl", "other.jsonl")
+    for path in logs:
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(log_line(10, 2.0, 1.5))
+    assert curves.main([*logs]) == 0
+    page = Page(Path("curves.html").read_text())
+    names = [text for a, text in page.named("text") if a.get("class") == "name"]
+    assert set(names) == {"a/rnn.jsonl", "b/rnn.jsonl", "other"}
+
+
 def test_the_legend_names_what_is_there() -> None:
     Path("a.jsonl").write_text(log_line(1, 2.0, None) + log_line(2, 1.9, None))
     assert curves.main(["a.jsonl"]) == 0
