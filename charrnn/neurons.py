@@ -7,9 +7,7 @@ from charrnn.network.loaded import load_model
 from charrnn.pages.inputs import add_reading_flags, read_corpus, read_for_models
 from charrnn.pages.page import write_page
 from charrnn.pages.units import READ, find_units, states, untrained_states
-from charrnn.pages.units_page import (
-    units_page,
-)
+from charrnn.pages.units_page import units_page
 from charrnn.system.cli import Parser, command
 from charrnn.system.console import say
 from charrnn.system.files import check_output

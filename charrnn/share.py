@@ -4,14 +4,13 @@ import base64
 import math
 import os
 import sys
-from string import Template
 
 import torch
 from torch import Tensor
 
 from charrnn.errors import UserError
 from charrnn.network.loaded import LoadedModel, load_model
-from charrnn.pages.page import embed, page, page_file, write_page
+from charrnn.pages.page import embed, fill, page, page_file, write_page
 from charrnn.system.cli import Parser, command
 from charrnn.system.files import check_output
 from charrnn.writing.decoder import has_fast_step
@@ -70,9 +69,8 @@ def share_page(loaded: LoadedModel, title: str | None, prime: str, weights: str)
         "bits": None if loss is None else loss / math.log(2),
     }
     packed = b"".join(pack(tensor, weights) for tensor in tensors.values())
-    body = Template(page_file("share.html")).substitute(
-        model=embed(model_data), prime=embed(prime), weights=base64.b64encode(packed).decode()
-    )
+    packed_text = base64.b64encode(packed).decode()
+    body = fill("share.html", model=embed(model_data), prime=embed(prime), weights=packed_text)
     return page(
         title or (f"A network that writes like {name}" if name else "A network that writes"),
         HOW,

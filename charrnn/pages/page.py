@@ -7,6 +7,7 @@ import html
 import json
 from collections.abc import Iterable
 from importlib import resources
+from string import Template
 from typing import Any
 
 from charrnn.system.console import escape_control_chars, say
@@ -16,8 +17,13 @@ SHADES = 9  # from -9, cold, to 9, hot; text stays readable on each, light or da
 
 
 def page_file(name: str) -> str:
-    """Return the text of a file in ``pages/static/``: a style or a script."""
+    """Return the text of a file in ``pages/static/``: a template, a style or a script."""
     return (resources.files("charrnn.pages") / "static" / name).read_text(encoding="utf-8")
+
+
+def fill(template: str, **parts: object) -> str:
+    """Return a template in ``pages/static/`` with ``parts``, which are HTML, for its ``$names``."""
+    return Template(page_file(template)).substitute(parts)
 
 
 def escape(text: str) -> str:
@@ -54,32 +60,18 @@ def page(
         allowed += f"; script-src 'sha256-{digest}'"
     if policy:
         allowed += f"; {policy}"
-    facts = " ".join(f"<span><bdi>{escape(fact)}</bdi></span>" for fact in caption)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="generator" content="charrnn">
-<meta http-equiv="Content-Security-Policy" content="{allowed}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{page_file("style.css")}
-{style}</style>
-</head>
-<body{' class="wide"' if wide else ""}>
-<header>
-<h1>{escape(title)}</h1>
-<p class="how">{escape(how_to_read)}</p>
-<p class="caption">{facts}</p>
-</header>
-<main>
-{body}
-</main>
-{f"<script>{script}</script>" if script else ""}
-</body>
-</html>
-"""
+    return fill(
+        "page.html",
+        allowed=allowed,
+        title=escape(title),
+        house_style=page_file("style.css"),
+        style=style,
+        body_class=' class="wide"' if wide else "",
+        how_to_read=escape(how_to_read),
+        facts=" ".join(f"<span><bdi>{escape(fact)}</bdi></span>" for fact in caption),
+        body=body,
+        script=f"<script>{script}</script>" if script else "",
+    )
 
 
 def write_page(path: str, html: str, advice: str = "") -> None:
@@ -98,8 +90,10 @@ def shade_class(shade: int) -> str:
     return "" if shade == 0 else f"{'c' if shade < 0 else 's'}{abs(shade)}"
 
 
-def shaded(text: str, shade: int) -> str:
-    """Return an element with ``text`` on a background from cold (-SHADES) to hot (SHADES)."""
-    name = shade_class(shade)
-    class_of = f" class={name}" if name else ""
-    return f"<i{class_of}>{escape(text)}</i>"
+def shaded(text: str, shade: int, kind: str = "", target: str = "") -> str:
+    """Return an element with ``text`` on a background from cold (-SHADES) to hot (SHADES). It has
+    the class ``kind`` as well, and is the ``target`` of links, if these are not empty."""
+    names = f"{shade_class(shade)} {kind}".strip()
+    class_of = f' class="{names}"' if names else ""
+    id_of = f" id={target}" if target else ""
+    return f"<i{class_of}{id_of}>{escape(text)}</i>"

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +17,7 @@ from charrnn.network.loaded import LoadedModel
 from charrnn.network.model import CharRNN
 from charrnn.pages.chart import path_through, scale, svg_image, svg_path, svg_text, ticks, y_axis
 from charrnn.pages.inputs import Text
-from charrnn.pages.page import SHADES, embed, escape, page, page_file, shade_class, shaded
+from charrnn.pages.page import SHADES, embed, escape, fill, page, page_file, shade_class, shaded
 
 SHOWN = 100_000  # characters on the page: about 5 MB
 GUESSES = 5
@@ -108,23 +109,17 @@ def word_links(words: list[tuple[int, str, float]]) -> str:
 
 def text_html(text: str, shades: np.ndarray, linked: set[int]) -> str:
     """Return the text as numbered lines, with an element and a shade for each character."""
-    names = {shade: shade_class(shade) for shade in range(-SHADES, SHADES + 1)}
-    escaped = {char: escape(char) for char in set(text)}
-    html, start = [], 0
-    for k, (number, line) in enumerate(numbered(text)):
-        if k % PART == 0:
-            html.append("</div><div class=part>" if k else "<div class=part>")
+    lines, start = [], 0
+    for number, line in numbered(text):
+        characters = "".join(
+            shaded(char, shades[i], "nl" if char == "\n" else "", f"c{i}" if i in linked else "")
+            for i, char in enumerate(line, start)
+        )
         at = f' data-n="{number:,}"' if number else ""
-        html.append(f'<div class=line data-i="{start}"{at}>')
-        for i, char in enumerate(line, start):
-            name = names[int(shades[i])]
-            name = f'"{name} nl"' if char == "\n" else name
-            class_of = f" class={name}" if name else ""
-            target = f" id=c{i}" if i in linked else ""
-            html.append(f"<i{class_of}{target}>{escaped[char]}</i>")
-        html.append("</div>")
+        lines.append(f'<div class=line data-i="{start}"{at}>{characters}</div>')
         start += len(line)
-    return "".join(html) + "</div>"
+    parts = ("".join(lines[i : i + PART]) for i in range(0, len(lines), PART))
+    return "".join(f"<div class=part>{part}</div>" for part in parts)
 
 
 def numbered(text: str) -> Iterator[tuple[int, str]]:
@@ -159,24 +154,21 @@ def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of:
     return svg_image(300, 130, label, svg)
 
 
-def data_block(models: list[LoadedModel], text: Text, predictions: list[Predictions]) -> str:
-    """Return the data for the script, as JSON that cannot end its element."""
+def data_of(model: LoadedModel, ids: Tensor, found: Predictions) -> dict[str, Any]:
+    """Return what the script needs of a model that read ``ids`` ``[T]``, as values that JSON has;
+    arrays are base64 of 16-bit numbers."""
 
     def packed(numbers: np.ndarray) -> str:
         return base64.b64encode(numbers.clip(0, 65535).round().astype("<u2").tobytes()).decode()
 
-    read = [
-        {
-            "name": model.path,
-            "tokens": [name_of(char) for char in model.net.unique_tokens],
-            "came": packed(ids[1 : len(found.bits) + 1].numpy().astype(np.int64)),
-            "bits": packed(found.bits * 512),
-            "guesses": packed(found.guesses),
-            "p": packed(found.p * 65535),
-        }
-        for model, ids, found in zip(models, text.ids, predictions, strict=True)
-    ]
-    return f'<script type="application/json" id="data">{embed(read)}</script>'
+    return {
+        "name": model.path,
+        "tokens": [name_of(char) for char in model.net.unique_tokens],
+        "came": packed(ids[1:].long().numpy()),
+        "bits": packed(found.bits * 512),
+        "guesses": packed(found.guesses),
+        "p": packed(found.p * 65535),
+    }
 
 
 def one_model(
@@ -208,27 +200,27 @@ def two_models(
     """Return the same as ``one_model``, for how much more surprised the first model is than the
     second."""
     difference = bits[0] - bits[1]
-    names = [model.path for model in models]
+    first, second = (f"<bdi>{escape(model.path)}</bdi>" for model in models)
     total, mean = float(difference.sum()), float(difference[1:].mean())
-    better, worse = (names[1], names[0]) if total > 0 else (names[0], names[1])
+    better, worse = (second, first) if total > 0 else (first, second)
     best = [top_words(words_of(text, d), WORDS // 2) for d in (-difference, difference)]
     lists = "".join(
-        f"<h3><bdi>{escape(name)}</bdi> expected better</h3>{word_links(words)}"
-        for name, words in zip(names, best, strict=True)
+        f"<h3>{name} expected better</h3>{word_links(words)}"
+        for name, words in zip((first, second), best, strict=True)
     )
     marks = {f"mean {mean:+.2f}": mean}
     low = math.floor(min(-2.0, float(np.quantile(difference, 0.005))))
     key = "".join(shaded(f"{k / 2:+g}" if k else "0", k) for k in range(-SHADES + 1, SHADES, 4))
     aside = f"""<h2>Which of the two</h2>
-<p><b><bdi>{escape(better)}</bdi></b> expected this text better: it needs {abs(total):,.0f} bits
-fewer than <bdi>{escape(worse)}</bdi>{where}, {abs(mean):.2f} a character. If one of
+<p><b>{better}</b> expected this text better: it needs {abs(total):,.0f} bits
+fewer than {worse}{where}, {abs(mean):.2f} a character. If one of
 the two had written it, the odds for the first would be 2 to the power of that.</p>
 <div class="key" aria-hidden="true">{key}</div>
-<p class="small">Bits of <bdi>{escape(names[0])}</bdi> less those of <bdi>{escape(names[1])}</bdi>:
+<p class="small">Bits of {first} less those of {second}:
 blue where the first expected the character better, orange where the second did.</p>
 <h2>Who leads</h2>{leader(difference)}
 <p class="small">The difference added up along the text: down where
-<bdi>{escape(names[0])}</bdi> gains, up where <bdi>{escape(names[1])}</bdi> does.</p>
+{first} gains, up where {second} does.</p>
 <h2>How often</h2>{histogram(difference[1:], marks, low, 2.0)}
 <h2>Words that tell</h2>{lists}"""
     shades = np.nan_to_num(difference * 2).round().clip(-SHADES, SHADES).astype(int)
@@ -275,16 +267,13 @@ def surprise_page(models: list[LoadedModel], text: Text, losses: list[float]) ->
     ]
     caption.append(f"{text.name}: {text.part}, {len(text.ids[0]):,} characters")
     caption += text.notes
-    body = f"""<div class="beside">
-<aside>{aside}</aside>
-<section><p class="small">Point at a character, tap it, or move with the arrow keys, to see what the
-model expected there; <kbd>n</kbd> and <kbd>p</kbd> go to the next and previous surprise.{
-        f" These are {first}." if where else ""
-    }</p>
-<div class="text" tabindex="0" aria-label="The text, by surprise; arrow keys move through it">{
-        text_html(characters, shades, linked)
-    }</div></section>
-</div>
-{data_block(models, text, predictions)}"""
+    read = zip(models, shown, predictions, strict=True)
+    body = fill(
+        "surprise.html",
+        aside=aside,
+        part=f" These are {first}." if where else "",
+        text=text_html(characters, shades, linked),
+        data=embed([data_of(*each) for each in read]),
+    )
     style, script = page_file("surprise.css"), page_file("surprise.js")
     return page(title, how, caption, body, style, script, wide=True)

@@ -54,14 +54,24 @@ class Finding:
         return float(np.abs(self.r).max())
 
     @property
+    def baseline(self) -> float:
+        """The correlation that it has to beat."""
+        return max(self.shifted, self.untrained)
+
+    @property
     def lead(self) -> float:
-        """By how much it beats what it is compared with."""
-        return self.height - max(self.shifted, self.untrained)
+        """By how much it does so."""
+        return self.height - self.baseline
 
     @property
     def found(self) -> bool:
         """Whether that is clear enough to be called following."""
         return self.height >= LEAST_R and self.lead > MARGIN
+
+    @property
+    def anchor(self) -> str:
+        """The id of its section on the page."""
+        return self.name.replace(" ", "-")
 
 
 def standardised(columns: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 from charrnn.network.loaded import LoadedModel
 from charrnn.pages.chart import path_through, scale, svg_image, svg_path, svg_text, ticks, y_axis
 from charrnn.pages.inputs import Text
-from charrnn.pages.page import SHADES, escape, page, page_file, shade_class, shaded
+from charrnn.pages.page import SHADES, fill, page, page_file, shaded
 from charrnn.pages.properties import PROPERTIES
 from charrnn.pages.units import (
     LEAST_R,
@@ -27,10 +27,8 @@ HOW = (
 
 def coloured(text: str, shades: np.ndarray, holds: np.ndarray) -> str:
     """Return a part of the text as HTML, shaded, and underlined where a property holds."""
-    html = ""
-    for char, shade, held in zip(text, shades.tolist(), holds.tolist(), strict=True):
-        name = " ".join(filter(None, (shade_class(shade), "u" if held else "")))
-        html += f'<i class="{name}">{escape(char)}</i>' if name else f"<i>{escape(char)}</i>"
+    characters = zip(text, shades, holds, strict=True)
+    html = "".join(shaded(char, shade, "u" if held else "") for char, shade, held in characters)
     return f'<div class="text">{html}</div>'
 
 
@@ -78,29 +76,27 @@ def section(finding: Finding, units: np.ndarray, text: str) -> str:
     """Return the section of a property: how well it is followed, by which units, and how that looks
     in the text."""
     first, *others = finding.best
-    anchor = finding.name.replace(" ", "-")
-    holds = (finding.values == 1) & (not is_number(finding.values))
+    number = is_number(finding.values)
+    holds = (finding.values == 1) & (not number)
     parts = excerpts(finding.values, text)
 
-    def shown(i: int, parts: list[slice]) -> str:
+    def look(i: int, parts: list[slice]) -> str:
         shades = shades_of(units[:, i], finding.values)
-        return "".join(coloured(text[part], shades[part], holds[part]) for part in parts)
+        shown = (coloured(text[part], shades[part], holds[part]) for part in parts)
+        return legend(units[:, i], finding.values) + "".join(shown)
 
-    where = "where it is large" if is_number(finding.values) else "where it holds"
+    where = "where it is large" if number else "where it holds"
     colour = "high (orange)" if finding.r[first] > 0 else "low (blue)"
-    sign = f"Correlation {finding.r[first]:+.2f}: the unit is {colour} {where}"
-    rule = " Underlined: where it holds, as a rule finds it in the text."
-    underlined = rule if holds.any() else ""
-    html = f"""<section id="{anchor}"><h2>{finding.name.capitalize()}: unit {first}</h2>
-<p>{sign}. The best unit reaches {finding.shifted:.2f} at other times and {finding.untrained:.2f} in
-an untrained model.{underlined}</p>
-<div class="look"><div>{legend(units[:, first], finding.values)}{shown(first, parts)}</div>
+    rule = " Underlined: where it holds, as a rule finds it in the text." if holds.any() else ""
+    html = f"""<section id="{finding.anchor}"><h2>{finding.name.capitalize()}: unit {first}</h2>
+<p>Correlation {finding.r[first]:+.2f}: the unit is {colour} {where}. The best unit reaches
+{finding.shifted:.2f} at other times and {finding.untrained:.2f} in an untrained model.{rule}</p>
+<div class="look"><div>{look(first, parts)}</div>
 {average_figure(finding.values, units[:, first])}</div>\n"""
-    least = max(finding.shifted, finding.untrained)
-    for i in (i for i in others if abs(finding.r[i]) > least):
-        html += f"<details><summary>unit {i} ({finding.r[i]:+.2f})</summary>"
-        html += legend(units[:, i], finding.values)
-        html += f"{shown(i, parts[:1])}</details>\n"
+    for i in others:
+        if abs(finding.r[i]) > finding.baseline:
+            html += f"<details><summary>unit {i} ({finding.r[i]:+.2f})</summary>"
+            html += f"{look(i, parts[:1])}</details>\n"
     return html + "</section>\n"
 
 
@@ -109,8 +105,8 @@ def overview(findings: list[Finding]) -> str:
     rows = ""
     for finding in findings:
         name, i = finding.name, finding.best[0]
-        linked = f'<a href="#{name.replace(" ", "-")}">{name}</a>' if finding.found else name
-        bar = f"--r: {finding.height:.3f}; --chance: {max(finding.shifted, finding.untrained):.3f}"
+        linked = f'<a href="#{finding.anchor}">{name}</a>' if finding.found else name
+        bar = f"--r: {finding.height:.3f}; --chance: {finding.baseline:.3f}"
         verdict = str(i) if finding.found else "none"
         rows += f"""<tr{"" if finding.found else " class=none"}><th scope="row">{linked}</th>
 <td>{verdict}</td><td>{finding.r[i]:+.2f}</td>
@@ -125,10 +121,9 @@ def units_page(
     model: LoadedModel, text: Text, characters: str, findings: list[Finding], units: np.ndarray
 ) -> str:
     """Return the whole page."""
-    net = model.net
+    is_lstm = model.net.has_cell_state
     found = [finding for finding in findings if finding.found]
     absent = [name for name in PROPERTIES if name not in [f.name for f in findings]]
-    what = "the squashed memory tanh(c) of an LSTM" if net.has_cell_state else "the hidden state h"
     verdict = (
         f"Of {len(findings)} properties that vary in this text, {len(found)} have a unit that "
         "follows them clearly."
@@ -136,19 +131,18 @@ def units_page(
         else "No unit follows any of the properties better than chance and an untrained model do: "
         "there is nothing to show here, and that is a result, too."
     )
-    absent_said = f" Not in this text, or hardly: {', '.join(absent)}." if absent else ""
-    body = f"""<p>Nobody told the model what to keep in its {net.n_hidden:,} units ({what}). It only
-learned to guess the next character, and to guess well it pays to know, say, whether a quotation is
-still open. Some units come to carry one such thing that has a name; most carry mixtures that have
-none (Karpathy et al. 2015, arXiv:1506.02078).</p>
-<p><b>{verdict}</b>{absent_said}</p>
-{overview(findings)}
-<p class="small">Best: the correlation (Pearson, from -1 to +1; either sign will do) of the unit
-that follows a property best. Shifted: the best that any unit reaches for the same property moved to
-{SHIFTS} other times, which is chance. Untrained: the best unit of such a model with random weights,
-which echoes the last characters, too. A unit is said to follow from {LEAST_R:g} on, if that is
-{MARGIN:g} above both.</p>
-{"".join(section(finding, units, characters) for finding in found)}"""
+    body = fill(
+        "neurons.html",
+        n_hidden=f"{model.net.n_hidden:,}",
+        state="the squashed memory tanh(c) of an LSTM" if is_lstm else "the hidden state h",
+        verdict=verdict,
+        absent=f" Not in this text, or hardly: {', '.join(absent)}." if absent else "",
+        overview=overview(findings),
+        shifts=SHIFTS,
+        least_r=LEAST_R,
+        margin=MARGIN,
+        sections="".join(section(finding, units, characters) for finding in found),
+    )
     caption = [model.description, f"{text.name}: {text.part}, {len(characters):,} characters read"]
     if model.loss is not None:
         caption.insert(1, f"held-out loss {model.loss:.4f} nats per character")
