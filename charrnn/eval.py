@@ -15,11 +15,10 @@ import torch
 from charrnn.errors import UserError
 from charrnn.network.evaluation import evaluate
 from charrnn.network.loaded import LoadedModel, load_model
-from charrnn.pages.inputs import Reader, add_reading_flags, in_form, read_corpus, read_for_models
+from charrnn.pages.inputs import Reader, add_reading_flags, in_form, read_text
 from charrnn.pages.page import write_page
 from charrnn.pages.surprise import predict, surprise_page
 from charrnn.system.cli import Parser, command
-from charrnn.system.console import say
 from charrnn.system.files import check_output
 from charrnn.system.values import Number
 from charrnn.text.copied import RUN, find_copied
@@ -42,7 +41,7 @@ def print_json(line: dict[str, Any]) -> None:
 
 def info_of(model: LoadedModel) -> dict[str, Any]:
     """Return what a checkpoint says about its run, as values that JSON has."""
-    net, known = model.net, model.checkpoint
+    net = model.net
     about = {
         "ckpt": model.path,
         "cell": net.cell,
@@ -51,8 +50,9 @@ def info_of(model: LoadedModel) -> dict[str, Any]:
         "parameters": sum(weight.numel() for weight in net.parameters()),
         "characters": len(net.unique_tokens),
     }
-    rest = (key for key in known if key not in about and key not in ("state_dict", "tokens"))
-    return about | {str(key): plain(known[key]) for key in rest}
+    left_out = {*about, "state_dict", "tokens"}
+    rest = (item for item in model.checkpoint.items() if item[0] not in left_out)
+    return about | {str(key): plain(value) for key, value in rest}
 
 
 def plain(value: object, depth: int = 4) -> Any:
@@ -69,16 +69,13 @@ def plain(value: object, depth: int = 4) -> Any:
     return f"<{type(value).__name__}>"
 
 
-def score_line(
-    reader: Reader, line: str, top: int, words: int, end: bool
-) -> Iterator[dict[str, Any]]:
-    """The loss of a line of text for each model, read as after a line end; ``end``: that of the
-    line end behind it as well.
+def score_line(reader: Reader, line: str, args: Namespace) -> None:
+    """Print the loss of a line of text for each model, read as after a line end, as JSON.
 
     A character that a model never saw and has no U+FFFD for costs what the least likely one costs
     there, and is not read.
     """
-    if end:
+    if args.end:  # score it as well
         line += "\n"
     form, unseen = reader.best_form(lambda: [line])
     points = np.concatenate(list(in_form([line], form)))
@@ -98,11 +95,11 @@ def score_line(
             scored |= {"loss": total * math.log(2) / len(points), "bpc": total / len(points)}
         scored["unknown"] = sum(map(unseen.get, unseen.keys() - net.char2int.keys()))
         known = net.vocabulary.decode([begin, *ids[read].tolist()])
-        if top:
-            scored["top"] = dict(islice(next_char_probabilities(net, known).items(), top))
-        if words:
-            scored["words"] = next_word_probabilities(net, known, words)
-        yield scored
+        if args.top:
+            scored["top"] = dict(islice(next_char_probabilities(net, known).items(), args.top))
+        if args.words:
+            scored["words"] = next_word_probabilities(net, known, args.words)
+        print_json(scored)
 
 
 def lines_of_stdin(encoding: str) -> Iterator[str]:
@@ -123,20 +120,12 @@ def score_lines(models: list[LoadedModel], args: Namespace) -> None:
     """Print a line of JSON for each text, or for each line of standard input, and each model."""
     encoding, reader = check_encoding(args.encoding or "utf-8"), Reader(models)
     for line in lines_of_stdin(encoding) if args.text == ["-"] else args.text:
-        for scored in score_line(reader, line, args.top, args.words, args.end):
-            print_json(scored)
+        score_line(reader, line, args)
 
 
 def score_text(models: list[LoadedModel], args: Namespace) -> None:
     """Print a line of JSON for each model, and write the page."""
-    corpus = read_corpus(args, models)
-    if args.surprise:
-        inputs = [*args.ckpt, *corpus.paths]
-        check_output(args.surprise, inputs=inputs, special=True)
-    text = read_for_models(args, models, corpus)
-    for note in text.notes:
-        say(note)
-    losses = []
+    text, losses = read_text(args, models, args.surprise), []
     for model, ids in zip(models, text.ids, strict=True):
         losses.append(loss := evaluate(model.net, ids))
         line: dict[str, Any] = {"ckpt": model.path} if len(models) > 1 else {}
@@ -217,12 +206,8 @@ def main(argv: list[str] | None = None) -> None:
         return count_copied(args.copied, args)
     if args.text and (args.data or args.surprise):
         raise UserError("--text is scored alone; leave out --data and --surprise")
-    if args.top and not args.text:
-        raise UserError("--top N needs --text: the characters likely after it")
-    if args.words and not args.text:
-        raise UserError("--words N needs --text: the words likely after it")
-    if args.end and not args.text:
-        raise UserError("--end needs --text: the end of each line is scored")
+    if (args.top or args.words or args.end) and not args.text:
+        raise UserError("--top N, --words N and --end need --text, a line to score")
     if args.surprise is not None:
         check_output(args.surprise, inputs=[*args.ckpt, *(args.data or [])], special=True)
     models = [load_model(path, args.device) for path in args.ckpt]

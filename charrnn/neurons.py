@@ -4,12 +4,11 @@
 import sys
 
 from charrnn.network.loaded import load_model
-from charrnn.pages.inputs import add_reading_flags, read_corpus, read_for_models
+from charrnn.pages.inputs import add_reading_flags, read_text
 from charrnn.pages.page import write_page
 from charrnn.pages.units import READ, find_units, states, untrained_states
 from charrnn.pages.units_page import units_page
 from charrnn.system.cli import Parser, command
-from charrnn.system.console import say
 from charrnn.system.files import check_output
 
 
@@ -23,11 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
     check_output(args.out, inputs=[args.ckpt, *(args.data or [])], special=True)
     model = load_model(args.ckpt, args.device)
-    corpus = read_corpus(args, [model])
-    check_output(args.out, inputs=[args.ckpt, *corpus.paths], special=True)
-    text = read_for_models(args, [model], corpus)
-    for note in text.notes:
-        say(note)
+    text = read_text(args, [model], args.out)
     ids = text.ids[0][: READ + 1]
     units = states(model.net, ids)
     characters = model.net.vocabulary.decode(ids[:-1])

@@ -16,7 +16,8 @@ from torch import Tensor
 from charrnn.errors import UserError
 from charrnn.network.loaded import LoadedModel
 from charrnn.system.cli import Parser
-from charrnn.system.console import brief
+from charrnn.system.console import brief, say
+from charrnn.system.files import check_output
 from charrnn.text.corpus import LARGEST_VOCABULARY, Corpus, load_corpus
 from charrnn.text.download import ANNA
 from charrnn.text.vocabulary import UNKNOWN, code_points
@@ -58,6 +59,21 @@ def add_reading_flags(p: Parser) -> None:
     )
 
     p.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:N or mps")
+
+
+def read_text(args: Namespace, models: list[LoadedModel], page: str | None) -> Text:
+    """The text that the flags name, as the models read it; its notes are printed on stderr.
+
+    Raises UserError as ``read_corpus`` and ``read_for_models`` do, and if the file ``page``, which
+    is written later, is one of the text's own.
+    """
+    corpus = read_corpus(args, models)
+    if page is not None:
+        check_output(page, inputs=corpus.paths, special=True)
+    text = read_for_models(args, models, corpus)
+    for note in text.notes:
+        say(note)
+    return text
 
 
 def read_corpus(args: Namespace, models: list[LoadedModel]) -> Corpus:
