@@ -32,11 +32,6 @@ def short_number(value: float) -> str:
     return f"{value / size:,.6g}{unit}"
 
 
-def series_colour(i: int) -> str:
-    """Return the CSS colour of the ``i``-th line of a figure; after SERIES lines they repeat."""
-    return f"var(--series-{i % SERIES + 1})"
-
-
 def svg_image(width: float, height: float, label: str, marks: str) -> str:
     """Return an SVG image of ``marks``; screen readers say its ``label``."""
     box = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}"'

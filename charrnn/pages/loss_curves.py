@@ -142,18 +142,13 @@ def names_at_ends(
     ends.sort(key=lambda end: end[1])
     top, bottom = edges[0] + 12, edges[1] - 4
     apart = min(15, (bottom - top) / max(len(ends) - 1, 1))
-    heights: list[float] = []
-    for _, y, _ in ends:  # from above: each as near its end as the one before it allows
-        heights.append(max(y - 9, heights[-1] + apart if heights else top))
-    lowest = bottom
-    for i in reversed(range(len(heights))):  # what does not fit below moves up
-        heights[i] = lowest = min(heights[i], lowest)
-        lowest -= apart
-    svg = ""
-    for (x, _, run), y in zip(ends, heights, strict=True):
+    svg, y = "", top - apart
+    for n_below, (x, end, run) in zip(reversed(range(len(ends))), ends, strict=True):
+        y = max(end - 9, y + apart)  # as near the end as the name above it allows
+        lowest = bottom - n_below * apart  # leaves room for the names below it
         name = run.name if len(run.name) <= 28 else f"{run.name[:14]}\u2026{run.name[-13:]}"
         x = max(x, 60 + 7 * len(name))  # a short run's name begins inside the figure
-        text = svg_text("name", min(x, right - 6), y, name)
+        text = svg_text("name", min(x, right - 6), min(y, lowest), name)
         svg += f'<g style="--colour: {run.colour}">{text}</g>'
     return svg
 
@@ -219,11 +214,6 @@ def marks_legend(runs: list[Run]) -> str:
     return f"<figcaption>{'; '.join(marks)}.</figcaption>" if marks else ""
 
 
-def how_to_read(runs: list[Run]) -> str:
-    """Return sentences on what the loss is, and which lines are drawn."""
-    return " ".join([HOW, *(said for loss, said in LINES.items() if numbers(runs, loss))])
-
-
 def body(runs: list[Run]) -> str:
     """Return the switch, a figure for each axis at two widths, what differs, and the table."""
     switch = "".join(
@@ -255,5 +245,5 @@ def curves_page(runs: list[Run]) -> str:
     if bests := [best["val_loss"] for run in runs if (best := run.best())]:
         caption.append(f"best held-out loss {min(bests):.4f} nats per character")
     title = "How the loss fell" if len(runs) == 1 else f"How the loss fell in {len(runs)} runs"
-    facts = filter(None, caption)
-    return page(title, how_to_read(runs), facts, body(runs), page_file("curves.css"))
+    how = " ".join([HOW, *(said for loss, said in LINES.items() if numbers(runs, loss))])
+    return page(title, how, filter(None, caption), body(runs), page_file("curves.css"))

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from charrnn.errors import UserError
-from charrnn.pages.chart import series_colour
+from charrnn.pages.chart import SERIES
 from charrnn.system.files import require_regular
 
 AXES = {"seconds": "time", "epoch": "epochs", "chars": "characters"}
@@ -74,22 +74,20 @@ def read_log(path: str) -> Run:
                 line = json.loads(raw.decode())
                 if isinstance(line.get("settings"), dict):
                     run.settings = line["settings"]
-                    about = line.get("text")
-                    run.text = str(about.get("name", "")) if isinstance(about, dict) else ""
-                    chars = about.get("chars") if isinstance(about, dict) else None
+                    about = line["text"] if isinstance(line.get("text"), dict) else {}
+                    run.text, chars = str(about.get("name", "")), about.get("chars")
                     run.length = f"{chars:,} characters" if type(chars) is int else ""
                     continue
                 numbers = {key: _number(line[key]) for key in (*AXES, *LOSSES)}
                 numbers |= {key: _number(line.get(key)) for key in ("step", "lr")}
+                if line.get("final") is True and not math.isnan(numbers["val_loss"]):
+                    run.final = numbers
+                else:
+                    run.lines.append(numbers)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 run.skipped += 1
-                continue
-            if line.get("final") is True and not math.isnan(numbers["val_loss"]):
-                run.final = numbers
-            else:
-                run.lines.append(numbers)
-    if not run.lines:
-        run.lines = [run.final] if run.final else []
+    if run.final and not run.lines:
+        run.lines = [run.final]
     if not run.lines:
         problem = "is empty" if not (run.skipped or run.settings) else "no line of losses in it"
         raise UserError(f"{path}: no log of train.py: {problem}; give a .jsonl that it left")
@@ -134,7 +132,7 @@ def join_seeds(runs: list[Run]) -> list[Run]:
         mean.seeds = group
         joined.append(mean)
     for i, run in enumerate(joined):
-        run.colour = series_colour(i)
+        run.colour = f"var(--series-{i % SERIES + 1})"  # after SERIES runs they repeat
     return joined
 
 

@@ -96,15 +96,10 @@ def find_units(units: np.ndarray, untrained: np.ndarray, text: str) -> list[Find
     for name, values in properties_of(text).items():
         others = standardised(np.stack([np.roll(values, shift) for shift in shifts], axis=1))
         followed = standardised(values[:, None])
-        findings.append(
-            Finding(
-                name,
-                values,
-                (units.T @ followed)[:, 0],
-                float(np.abs(units.T @ others).max()),
-                float(np.abs(untrained.T @ followed).max()),
-            )
-        )
+        r = (units.T @ followed)[:, 0]
+        of_shifted = float(np.abs(units.T @ others).max())
+        of_untrained = float(np.abs(untrained.T @ followed).max())
+        findings.append(Finding(name, values, r, of_shifted, of_untrained))
     return sorted(findings, key=lambda finding: -finding.lead)
 
 
@@ -115,9 +110,7 @@ def untrained_states(model: CharRNN, ids: Tensor) -> np.ndarray:
     for seed in range(max(1, min(8, -(-ENOUGH // model.n_hidden)))):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = CharRNN(
-                tuple(model.unique_tokens), model.n_hidden, model.n_layers, 0.0, model.cell
-            )
+            fresh = CharRNN(model.unique_tokens, model.n_hidden, model.n_layers, 0.0, model.cell)
         found.append(states(fresh.to(model.fc.weight.device).eval(), ids))
     return np.concatenate(found, axis=1)
 

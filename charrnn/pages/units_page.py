@@ -44,11 +44,10 @@ def average_figure(values: np.ndarray, unit: np.ndarray) -> str:
         means = [(low + k * (high - low) / n_steps, float(g.mean())) for k, g in groups if len(g)]
     else:
         begins = np.flatnonzero((values[1:] > 0) & (values[:-1] == 0)) + 1
-        lags = range(-12, 25)
         at = begins[(begins >= 12) & (begins < len(unit) - 25)]
         if not len(at):
             return ""
-        means = [(float(lag), float(unit[at + lag].mean())) for lag in lags]
+        means = [(float(lag), float(unit[at + lag].mean())) for lag in range(-12, 25)]
     low, high = spread(unit, values)
     first, last = means[0][0], means[-1][0]
     x_of, y_of = scale(first, last, 40, 340), scale(low, high, 84, 8)
