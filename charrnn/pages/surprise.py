@@ -24,6 +24,8 @@ GUESSES = 5
 WORDS = 10
 LONGEST = 2_000  # characters of a line that are laid out at a time
 PART = 25  # lines of which the browser lays out only those in view
+# what stands beside the text as HTML, the shades of the characters, those that links lead to
+View = tuple[str, np.ndarray, set[int]]
 
 
 @dataclass(frozen=True)
@@ -147,11 +149,11 @@ def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of:
     for value in ticks(edges[0], edges[-1], 9):
         svg += svg_text("x", x_of(value), 126, f"{value:g}")
     for i, (name, value) in enumerate(marks.items()):
-        x, end = x_of(value), bool(value > (edges[0] + edges[-1]) / 2)
+        x = x_of(value)
         svg += svg_path("mark", f"M{x} {12 + 14 * i}V110")
-        svg += svg_text("mark end" if end else "mark", x - 4 if end else x + 4, 20 + 14 * i, name)
-    label = "Histogram of the bits: " + ", ".join(f"{name} {v:.2f}" for name, v in marks.items())
-    return svg_image(300, 130, label, svg)
+        kind, beside = ("mark", x + 4) if value <= edges.mean() else ("mark end", x - 4)
+        svg += svg_text(kind, beside, 20 + 14 * i, name)
+    return svg_image(300, 130, f"Histogram of the bits: {', '.join(marks)}", svg)
 
 
 def data_of(model: LoadedModel, ids: Tensor, found: Predictions) -> dict[str, Any]:
@@ -171,15 +173,13 @@ def data_of(model: LoadedModel, ids: Tensor, found: Predictions) -> dict[str, An
     }
 
 
-def one_model(
-    model: LoadedModel, text: str, bits: np.ndarray, where: str
-) -> tuple[str, np.ndarray, set[int]]:
-    """Return what stands beside the text, the shades, and the places that links lead to. ``where``
-    says which part of the text this is, and is empty for the whole text."""
+def one_model(model: LoadedModel, text: str, bits: np.ndarray, where: str) -> View:
+    """Return how surprised the model is. ``where`` says which part of the text this is, and is
+    empty for the whole text."""
     no_idea = math.log2(len(model.net.unique_tokens))
     words = top_words(words_of(text, bits), WORDS)
-    marks = {f"mean {bits[1:].mean():.2f}": float(bits[1:].mean())}
-    marks[f"no idea {no_idea:.2f}"] = no_idea
+    mean = float(bits[1:].mean())
+    marks = {f"mean {mean:.2f}": mean, f"no idea {no_idea:.2f}": no_idea}
     key = "".join(shaded(f"{k}+" if k == SHADES else str(k), k) for k in range(SHADES + 1))
     aside = f"""<h2>What a bit of surprise is</h2>
 <div class="key" aria-hidden="true">{key}</div>
@@ -188,17 +188,14 @@ def one_model(
 <dt>{no_idea:.1f} bits</dt><dd>no idea: as likely as any of the {len(model.net.unique_tokens):,}
 characters it knows</dd><dt>more</dt><dd>it expected something else</dd></dl>
 <h2>How often</h2>{histogram(bits[1:], marks, 0.0, 1.0)}
-<p class="small">Characters by their bits{where}. A mean of {bits[1:].mean():.2f}
-bits is a choice among {2 ** bits[1:].mean():.1f} equally likely characters, again and again.</p>
+<p class="small">Characters by their bits{where}. A mean of {mean:.2f}
+bits is a choice among {2**mean:.1f} equally likely characters, again and again.</p>
 <h2>Most surprising words</h2>{word_links(words)}"""
     return aside, np.nan_to_num(bits, nan=SHADES).clip(0, SHADES).astype(int), {w[0] for w in words}
 
 
-def two_models(
-    models: list[LoadedModel], text: str, bits: list[np.ndarray], where: str
-) -> tuple[str, np.ndarray, set[int]]:
-    """Return the same as ``one_model``, for how much more surprised the first model is than the
-    second."""
+def two_models(models: list[LoadedModel], text: str, bits: list[np.ndarray], where: str) -> View:
+    """Return how much more surprised the first model is than the second."""
     difference = bits[0] - bits[1]
     first, second = (f"<bdi>{escape(model.path)}</bdi>" for model in models)
     total, mean = float(difference.sum()), float(difference[1:].mean())

@@ -116,6 +116,11 @@ def test_page_agrees_with_evaluate(capsys: pytest.CaptureFixture[str], cell: str
     assert np.quantile(np.abs(bits - expected.numpy()), 0.99) < 5e-3
 
 
+def test_a_histogram_says_each_of_its_marks_once() -> None:
+    svg = surprise.histogram(np.arange(9.0), {"mean 4.00": 4.0, "no idea 6.29": 6.29}, 0.0, 1.0)
+    assert 'aria-label="Histogram of the bits: mean 4.00, no idea 6.29"' in svg
+
+
 def test_a_long_text_is_cut_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surprise, "SHOWN", 300)
     model, _ = bigram_model(tuple("ab"))
