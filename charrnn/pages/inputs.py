@@ -62,7 +62,7 @@ def add_reading_flags(p: Parser) -> None:
 
 
 def read_text(args: Namespace, models: list[LoadedModel], page: str | None) -> Text:
-    """The text that the flags name, as the models read it; its notes are printed on stderr.
+    """Return the text that the flags name, as the models read it, and print its notes on stderr.
 
     Raises UserError as ``read_corpus`` and ``read_for_models`` do, and if the file ``page``, which
     is written later, is one of the text's own.

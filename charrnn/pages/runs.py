@@ -67,9 +67,7 @@ def read_log(path: str) -> Run:
     require_regular(path, "a log of train.py")
     run = Run(Path(path).stem, {}, "", [], 0)
     with open(path, "rb") as file:
-        for raw in file:
-            if not raw.strip():
-                continue
+        for raw in filter(bytes.strip, file):  # without empty lines
             try:
                 line = json.loads(raw.decode())
                 if isinstance(line.get("settings"), dict):

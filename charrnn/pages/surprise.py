@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -46,22 +46,19 @@ def predict(model: CharRNN, ids: Tensor) -> Predictions:
     ``charrnn.evaluate`` does.
     """
     n_read, n_guesses = len(ids) - 1, min(GUESSES, len(model.unique_tokens))
-    found = Predictions(
-        np.empty(n_read),
-        np.empty((n_read, n_guesses), np.int64),
-        np.empty((n_read, n_guesses), np.float32),
-        np.empty(n_read),
-    )
+    bits, most_bits = np.empty(n_read), np.empty(n_read)
+    guesses = np.empty((n_read, n_guesses), np.int64)
+    p = np.empty((n_read, n_guesses), np.float32)
     for logits, places, _ in read_rows(model, ids):
         target = ids[places + 1].to(logits.device).long()
         log_p = logits.float().log_softmax(dim=2)
-        best, guesses = log_p.topk(n_guesses)
+        likeliest = log_p.topk(n_guesses)
         at = places.numpy()
-        found.bits[at] = _bits(log_p.gather(2, target[..., None])[..., 0])
-        found.guesses[at] = guesses.cpu().numpy()
-        found.p[at] = best.exp().cpu().numpy()
-        found.most_bits[at] = _bits(log_p.amin(dim=2))
-    return found
+        bits[at] = _bits(log_p.gather(2, target[..., None])[..., 0])
+        guesses[at] = likeliest.indices.cpu().numpy()
+        p[at] = likeliest.values.exp().cpu().numpy()
+        most_bits[at] = _bits(log_p.amin(dim=2))
+    return Predictions(bits, guesses, p, most_bits)
 
 
 def _bits(log_p: Tensor) -> np.ndarray:
@@ -81,30 +78,38 @@ def name_of(char: str) -> str:
     return unicodedata.name(char, f"U+{ord(char):04X}").lower()
 
 
-def words_of(text: str, bits: np.ndarray) -> list[tuple[int, str, float]]:
-    """Return where each word begins, the word, and its bits, the sum over its characters."""
+class Word(NamedTuple):
+    """A word of the text."""
+
+    start: int  # where it begins
+    text: str
+    bits: float  # the sum over its characters
+
+
+def words_of(text: str, bits: np.ndarray) -> list[Word]:
+    """Return the words of a text whose characters have these ``bits`` ``[T]``."""
     return [
-        (match.start(), match[0], float(bits[slice(*match.span())].sum()))
+        Word(match.start(), match[0], float(bits[match.start() : match.end()].sum()))
         for match in re.finditer(r"(?:[^\W_]|['\u2019])+", text)
     ]
 
 
-def top_words(words: list[tuple[int, str, float]], n: int) -> list[tuple[int, str, float]]:
-    """Return the ``n`` words with the most bits; each word counts once, at its most surprising
-    place."""
-    best: dict[str, tuple[int, str, float]] = {}
+def top_words(words: list[Word], n: int) -> list[Word]:
+    """Return the ``n`` words with the most bits, of those with more than none; each word counts
+    once, at its most surprising place."""
+    best: dict[str, Word] = {}
     for word in words:
-        if word[2] > best.get(word[1], (0, "", 0.0))[2]:
-            best[word[1]] = word
-    return sorted(best.values(), key=lambda word: (-word[2], word[0]))[:n]
+        if word.bits > (best[word.text].bits if word.text in best else 0.0):
+            best[word.text] = word
+    return sorted(best.values(), key=lambda word: (-word.bits, word.start))[:n]
 
 
-def word_links(words: list[tuple[int, str, float]]) -> str:
+def word_links(words: list[Word]) -> str:
     """Return a list of links to words in the text, as HTML."""
     items = (
-        f'<li><a href="#c{i}"><bdi>{escape(word[:40])}</bdi></a> '
-        f'<span class="small">{bits:.1f} bits</span></li>'
-        for i, word, bits in words
+        f'<li><a href="#c{word.start}"><bdi>{escape(word.text[:40])}</bdi></a> '
+        f'<span class="small">{word.bits:.1f} bits</span></li>'
+        for word in words
     )
     return f"<ol>{''.join(items)}</ol>"
 
@@ -191,7 +196,8 @@ characters it knows</dd><dt>more</dt><dd>it expected something else</dd></dl>
 <p class="small">Characters by their bits{where}. A mean of {mean:.2f}
 bits is a choice among {2**mean:.1f} equally likely characters, again and again.</p>
 <h2>Most surprising words</h2>{word_links(words)}"""
-    return aside, np.nan_to_num(bits, nan=SHADES).clip(0, SHADES).astype(int), {w[0] for w in words}
+    shades = np.nan_to_num(bits, nan=SHADES).clip(0, SHADES).astype(int)
+    return aside, shades, {word.start for word in words}
 
 
 def two_models(models: list[LoadedModel], text: str, bits: list[np.ndarray], where: str) -> View:
@@ -221,7 +227,7 @@ blue where the first expected the character better, orange where the second did.
 <h2>How often</h2>{histogram(difference[1:], marks, low, 2.0)}
 <h2>Words that tell</h2>{lists}"""
     shades = np.nan_to_num(difference * 2).round().clip(-SHADES, SHADES).astype(int)
-    return aside, shades, {word[0] for words in best for word in words}
+    return aside, shades, {word.start for words in best for word in words}
 
 
 def leader(difference: np.ndarray) -> str:
