@@ -55,12 +55,12 @@ class Finding:
 
     @property
     def baseline(self) -> float:
-        """The correlation that it has to beat."""
+        """What it has to beat: the larger of the two correlations that it is compared with."""
         return max(self.shifted, self.untrained)
 
     @property
     def lead(self) -> float:
-        """By how much it does so."""
+        """By how much the best unit beats the baseline."""
         return self.height - self.baseline
 
     @property
