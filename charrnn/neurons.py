@@ -28,11 +28,10 @@ def main(argv: list[str] | None = None) -> None:
     characters = model.net.vocabulary.decode(ids[:-1])
     findings = find_units(units, untrained_states(model.net, ids), characters)
     for finding in findings:
-        i = finding.best[0]
-        followed = f"unit {i} ({finding.r[i]:+.3f})" if finding.found else "no unit"
-        best = "" if finding.found else f"best {finding.r[i]:+.3f}, "
-        said = f"{best}shifted {finding.shifted:.3f}, untrained {finding.untrained:.3f}"
-        print(f"{finding.name}: {followed}; {said}")
+        r = f"{finding.r[finding.best[0]]:+.3f}"
+        best = f"unit {finding.best[0]} ({r});" if finding.found else f"no unit; best {r},"
+        others = f"shifted {finding.shifted:.3f}, untrained {finding.untrained:.3f}"
+        print(f"{finding.name}: {best} {others}")
     write_page(args.out, units_page(model, text, characters, findings, units))
 
 

@@ -38,9 +38,10 @@ def svg_image(width: float, height: float, label: str, marks: str) -> str:
     return f"<svg {box}>{marks}</svg>"
 
 
-def svg_text(kind: str, x: float, y: float, words: str) -> str:
-    """Return an SVG text of the class ``kind``."""
-    return f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(words)}</text>'
+def svg_text(kind: str, x: float, y: float, words: str | float) -> str:
+    """Return an SVG text of the class ``kind``; a number is written by ``short_number``."""
+    text = words if isinstance(words, str) else short_number(words)
+    return f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(text)}</text>'
 
 
 def svg_path(kind: str, d: str) -> str:
@@ -52,16 +53,17 @@ def y_axis(values: Iterable[float], y_of: Scale, left: float, right: float) -> s
     """Return a line from ``left`` to ``right`` at each of ``values``, with the number before it."""
     return "".join(
         svg_path("grid", f"M{left} {y_of(value)}H{right}")
-        + svg_text("y", left - 6, y_of(value) + 4, short_number(value))
+        + svg_text("y", left - 6, y_of(value) + 4, value)
         for value in values
     )
 
 
-def path_through(pairs: Iterable[tuple[float, float]]) -> str:
-    """Return the ``d`` of an SVG path through points; a NaN interrupts the path."""
+def svg_line(kind: str, points: Iterable[tuple[float, float]], end: str = "") -> str:
+    """Return an SVG path of the class ``kind`` through points; a NaN interrupts it, and an ``end``
+    of "Z" closes it."""
     drawn, pen = "", "M"
-    for x, y in pairs:
+    for x, y in points:
         known = not math.isnan(x + y)
         drawn += f"{pen}{x:g} {y:g}" if known else ""
         pen = "L" if known else "M"
-    return drawn
+    return svg_path(kind, drawn + end)

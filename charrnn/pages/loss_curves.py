@@ -4,22 +4,12 @@ import math
 import statistics
 from itertools import groupby
 
-from charrnn.pages.chart import (
-    Scale,
-    path_through,
-    scale,
-    short_number,
-    svg_image,
-    svg_path,
-    svg_text,
-    ticks,
-    y_axis,
-)
+from charrnn.pages.chart import Scale, scale, svg_image, svg_line, svg_path, svg_text, ticks, y_axis
 from charrnn.pages.page import escape, page, page_file
 from charrnn.pages.runs import AXES, LOSSES, Run
 
 # what decides which text is held out
-DECIDE_HELD_OUT = ("text", "val_frac", "val_split", "min_count", "encoding")
+DECIDE_HELD_OUT = {"text", "val_frac", "val_split", "min_count", "encoding"}
 UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 HOW = "The loss is how surprised the model is by each next character, on average: lower is better."
 LINES = {
@@ -61,12 +51,12 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
     for value in ticks(0, last / unit, (right - left) // 75):
         x = x_of(value * unit)
         svg += svg_path("grid", f"M{x} {top}V{foot}")
-        svg += svg_text("x", x, foot + 18, short_number(value))
+        svg += svg_text("x", x, foot + 18, value)
     svg += y_axis(ticks(low, high), y_of, left, right)
     for bits in ticks(low / math.log(2), high / math.log(2)):
         y = y_of(bits * math.log(2))
         svg += svg_path("tick", f"M{right} {y}h4")
-        svg += svg_text("bits", right + 7, y + 4, short_number(bits))
+        svg += svg_text("bits", right + 7, y + 4, bits)
     svg += svg_text("unit", left, 12, "nats per character")
     svg += svg_text("bits unit", width, 12, "bits")
     svg += svg_path("grid", f"M{left} {foot}H{right}")
@@ -76,11 +66,11 @@ def figure(runs: list[Run], axis: str, width: int) -> str:
     marked: list[float] = []  # places along the upper edge
     for run in runs:
         rates = [(x_of(line[axis]), rate_of(line["lr"])) for line in run.lines]
-        svg += f'\n<g style="--colour: {run.colour}">{svg_path("rate", path_through(rates))}'
+        svg += f'\n<g style="--colour: {run.colour}">{svg_line("rate", rates)}'
         for loss in LOSSES:
             places = [(x_of(line[axis]), max(y_of(line[loss]), -1e4)) for line in run.known(loss)]
             svg += f'<g clip-path="url(#{clip})">{band(run, axis, loss, x_of, y_of)}'
-            svg += svg_path(loss, path_through(places)) + "</g>"
+            svg += svg_line(loss, places) + "</g>"
             svg += outliers(run, axis, loss, x_of, top, high, marked)
         svg += evaluation_dots(run, axis, x_of, y_of, high) + "</g>"
     svg += names_at_ends(runs, axis, x_of, y_of, (top, bottom), right)  # on top of all lines
@@ -96,7 +86,7 @@ def band(run: Run, axis: str, loss: str, x_of: Scale, y_of: Scale) -> str:
         if values and not math.isnan(sum(values)):
             upper.append((x_of(line[axis]), y_of(max(values))))
             lower.append((x_of(line[axis]), y_of(min(values))))
-    return svg_path("band", f"{path_through(upper + lower[::-1])}Z") if upper else ""
+    return svg_line("band", upper + lower[::-1], "Z") if upper else ""
 
 
 def outliers(
@@ -197,7 +187,7 @@ def differences(runs: list[Run]) -> str:
         said = ", ".join(f"{name.replace('_', '-')} {run.of(name)}" for name in names)
         items += f"<dt>{swatch(run)}</dt> <dd>{escape(said)}</dd>\n"
     warning = "<p>Their held-out texts differ: such losses do not compare.</p>\n"
-    other_text = warning if any(name in DECIDE_HELD_OUT for name in names) else ""
+    other_text = warning if DECIDE_HELD_OUT.intersection(names) else ""
     return f"<h2>What differs</h2>\n{other_text}<dl>{items}</dl>\n"
 
 

@@ -66,19 +66,17 @@ def opens(mark: str, before: str, after: str, is_open: bool) -> bool:
 
 def brackets(text: str) -> Iterator[tuple[int, int]]:
     """From each opening bracket to its closing one; one without its other half is none."""
-    unclosed: list[tuple[str, int]] = []
+    unclosed: list[int] = []  # where they are
     for match in re.finditer(rf"\n[ \t]*\n|[{re.escape(OPENING + CLOSING)}]", text):
         mark, i = match[0], match.start()
         if mark in OPENING:
-            unclosed.append((mark, i))
+            unclosed.append(i)
         elif mark not in CLOSING:
             unclosed.clear()
-        else:
-            opening = OPENING[CLOSING.index(mark)]
-            k = next((k for k, (m, _) in reversed(list(enumerate(unclosed))) if m == opening), None)
-            if k is not None:
-                yield unclosed[k][1], i
-                del unclosed[k:]
+        elif (opening := OPENING[CLOSING.index(mark)]) in [text[place] for place in unclosed]:
+            while text[unclosed[-1]] != opening:  # those inside have no other half
+                unclosed.pop()
+            yield unclosed.pop(), i
 
 
 def since(pattern: str, text: str) -> np.ndarray:

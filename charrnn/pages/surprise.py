@@ -15,7 +15,7 @@ from torch import Tensor
 from charrnn.network.evaluation import read_rows
 from charrnn.network.loaded import LoadedModel
 from charrnn.network.model import CharRNN
-from charrnn.pages.chart import path_through, scale, svg_image, svg_path, svg_text, ticks, y_axis
+from charrnn.pages.chart import scale, svg_image, svg_line, svg_path, svg_text, ticks, y_axis
 from charrnn.pages.inputs import Text
 from charrnn.pages.page import SHADES, embed, escape, fill, page, page_file, shade_class, shaded
 
@@ -152,7 +152,7 @@ def histogram(values: np.ndarray, marks: dict[str, float], low: float, shade_of:
         svg += f'height="{110 - y:g}"><title>{left:g} to {left + 0.5:g} bits: {count:,} '
         svg += "characters</title></rect>"
     for value in ticks(edges[0], edges[-1], 9):
-        svg += svg_text("x", x_of(value), 126, f"{value:g}")
+        svg += svg_text("x", x_of(value), 126, value)
     for i, (name, value) in enumerate(marks.items()):
         x = x_of(value)
         svg += svg_path("mark", f"M{x} {12 + 14 * i}V110")
@@ -237,7 +237,7 @@ def leader(difference: np.ndarray) -> str:
     low, high = min(0.0, *sums), max(0.0, *sums)
     x_of, y_of = scale(0, max(len(difference) - 1, 1), 58, 296), scale(low, high, 92, 8)
     svg = y_axis(ticks(low, high, 5), y_of, 58, 296)
-    svg += svg_path("lead", path_through(zip(map(x_of, at.tolist()), map(y_of, sums), strict=True)))
+    svg += svg_line("lead", zip(map(x_of, at.tolist()), map(y_of, sums), strict=True))
     return svg_image(300, 100, f"The difference added up: {sums[-1]:,.0f} bits at the end", svg)
 
 
@@ -270,13 +270,12 @@ def surprise_page(models: list[LoadedModel], text: Text, losses: list[float]) ->
     ]
     caption.append(f"{text.name}: {text.part}, {len(text.ids[0]):,} characters")
     caption += text.notes
-    read = zip(models, shown, predictions, strict=True)
     body = fill(
         "surprise.html",
         aside=aside,
         part=f" These are {first}." if where else "",
         text=text_html(characters, shades, linked),
-        data=embed([data_of(*each) for each in read]),
+        data=embed([data_of(*each) for each in zip(models, shown, predictions, strict=True)]),
     )
     style, script = page_file("surprise.css"), page_file("surprise.js")
     return page(title, how, caption, body, style, script, wide=True)

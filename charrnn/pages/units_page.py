@@ -3,7 +3,7 @@
 import numpy as np
 
 from charrnn.network.loaded import LoadedModel
-from charrnn.pages.chart import path_through, scale, svg_image, svg_path, svg_text, ticks, y_axis
+from charrnn.pages.chart import scale, svg_image, svg_line, svg_path, svg_text, ticks, y_axis
 from charrnn.pages.inputs import Text
 from charrnn.pages.page import SHADES, fill, page, page_file, shaded
 from charrnn.pages.properties import PROPERTIES
@@ -52,9 +52,9 @@ def average_figure(values: np.ndarray, unit: np.ndarray) -> str:
     first, last = means[0][0], means[-1][0]
     x_of, y_of = scale(first, last, 40, 340), scale(low, high, 84, 8)
     svg = y_axis(ticks(low, high, 5), y_of, 40, 340)
-    svg += "".join(svg_text("x", x_of(x), 102, f"{x:g}") for x in ticks(first, last, 7))
+    svg += "".join(svg_text("x", x_of(x), 102, x) for x in ticks(first, last, 7))
     svg += "" if number else svg_path("begin", f"M{x_of(0)} 4V88")
-    svg += svg_path("mean", path_through((x_of(x), min(90, max(2, y_of(y)))) for x, y in means))
+    svg += svg_line("mean", ((x_of(x), min(90, max(2, y_of(y)))) for x, y in means))
     said = "Mean of the unit "
     said += "for each value" if number else "before and after it begins, in characters"
     image = svg_image(350, 108, said, svg)
@@ -100,20 +100,17 @@ def section(finding: Finding, units: np.ndarray, text: str) -> str:
 
 
 def overview(findings: list[Finding]) -> str:
-    """Return a table of all properties that vary, with the baselines."""
+    """Return the rows of a table of all properties that vary, with the baselines."""
     rows = ""
     for finding in findings:
         name, i = finding.name, finding.best[0]
         linked = f'<a href="#{finding.anchor}">{name}</a>' if finding.found else name
         bar = f"--r: {finding.height:.3f}; --chance: {finding.baseline:.3f}"
-        verdict = str(i) if finding.found else "none"
         rows += f"""<tr{"" if finding.found else " class=none"}><th scope="row">{linked}</th>
-<td>{verdict}</td><td>{finding.r[i]:+.2f}</td>
+<td>{i if finding.found else "none"}</td><td>{finding.r[i]:+.2f}</td>
 <td class="meter" aria-hidden="true"><span style="{bar}"></span></td>
 <td>{finding.shifted:.2f}</td><td>{finding.untrained:.2f}</td></tr>\n"""
-    return f"""<table><thead><tr><th scope="col">property</th><th scope="col">unit</th>
-<th scope="col">best</th><th class="meter" aria-hidden="true"></th><th scope="col">shifted</th>
-<th scope="col">untrained</th></tr></thead><tbody>{rows}</tbody></table>"""
+    return rows
 
 
 def units_page(
