@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 from torch import nn
 
 import train
@@ -77,9 +78,11 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def start(folder: Path, *flags: str, **more: Any) -> subprocess.Popen:
+def start(
+    folder: Path, *flags: str, popen: type[subprocess.Popen] = Forked, **more: Any
+) -> subprocess.Popen:
     """``python train.py`` in a folder, as a user types it, on the CPU."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | more
     command = [sys.executable, str(ROOT / "train.py"), *flags]
     device = [] if "--resume" in flags else ["--device", "cpu"]
-    return subprocess.Popen([*command, *device], cwd=folder, **options)
+    return popen([*command, *device], cwd=folder, **options)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import run_forked
 from runs import ROOT, contents
 
 import train
@@ -23,14 +24,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": str(ROOT)} | env
     script = [str(ROOT / command[0])] if command[0].endswith(".py") else ["-m", command[0]]
-    return subprocess.run(
-        [sys.executable, *script, *command[1:]],
-        cwd=where,
-        env=env,
-        capture_output=True,
-        text=True,
-        input=given,
-    )
+    options = {"cwd": where, "env": env, "input": given, "capture_output": True, "text": True}
+    return run_forked([sys.executable, *script, *command[1:]], **options)
 
 
 @pytest.fixture(scope="module")

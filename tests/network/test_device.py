@@ -125,12 +125,12 @@ def test_a_precision_that_the_cpu_has_not_is_refused_at_once(
     before = contents(tmp_path)
     flags = ["--data", "a.txt", "--epochs", "1", "--n-hidden", "8"]
     for dtype in ("bfloat16", "float16"):
-        process = start(tmp_path, *flags, "--dtype", dtype, env=without)
+        process = start(tmp_path, *flags, "--dtype", dtype, env=without, popen=subprocess.Popen)
         out, _ = process.communicate()
         assert process.returncode == 2 and out.count("\n") == 1, out
         assert f"--dtype {dtype}: this cpu trains no LSTM in it; use float32 or auto" in out
         assert contents(tmp_path) == before
-    process = start(tmp_path, *flags, env=without)
+    process = start(tmp_path, *flags, env=without, popen=subprocess.Popen)
     assert ", float32: LSTM 8 x" in process.communicate()[0] and process.returncode == 0
 
 
@@ -141,7 +141,7 @@ def test_a_run_goes_on_in_the_precision_of_the_machine(
     monkeypatch.setattr(device_module, "fast_dtype", lambda device: torch.bfloat16)
     at_step(monkeypatch, 20, interrupt)
     assert run_in(tmp_path, dtype="auto").status == 130
-    process = start(tmp_path, "--resume", "rnn.resume", env=without)
+    process = start(tmp_path, "--resume", "rnn.resume", env=without, popen=subprocess.Popen)
     out, _ = process.communicate()
     assert process.returncode == 0 and ", float32: LSTM 12 x 2" in out
     lines = evaluations(tmp_path)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked, run_forked
 from runs import ROOT
 
 import sample
@@ -239,7 +240,7 @@ def test_a_prime_from_stdin_or_a_fifo_is_read_once(folder: Path) -> None:
     os.mkfifo("fifo")
     for name in ("-", "fifo"):
         command = [sys.executable, ROOT / "sample.py", "--prime-file", name, "--size", "0"]
-        with subprocess.Popen(
+        with Forked(
             [*command, "--device", "cpu"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as process:
             if name == "-":
@@ -573,7 +574,7 @@ def command(*flags: str) -> list[str]:
 
 def test_a_reader_that_leaves_ends_it_quietly(folder: Path) -> None:
     flags = ("--num-samples", "1000000", "--size", "3")
-    with subprocess.Popen(
+    with Forked(
         command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder
     ) as process:
         process.stdout.readline()
@@ -586,7 +587,7 @@ def test_a_full_disk_is_one_line(folder: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
-    result = subprocess.run(
+    result = run_forked(
         command("--out", "a.txt"), cwd=folder, capture_output=True, text=True, preexec_fn=limit
     )
     assert result.returncode == 2 and "File too large" in result.stderr
@@ -597,10 +598,10 @@ def test_control_characters_are_spelled_out_to_a_terminal(folder: Path) -> None:
     assert escape_control_chars("a\x1b[2J\x9b\x7f\r\n\té") == "a\\x1b[2J\\x9b\\x7f\\r\n\té"
     save_checkpoint("control.net", CharRNN(("\x1b", "\x07"), 4, 1))
     flags = ("--ckpt", "control.net", "--size", "20")
-    plain = subprocess.run(command(*flags), cwd=folder, capture_output=True, check=True).stdout
+    plain = run_forked(command(*flags), cwd=folder, capture_output=True, check=True).stdout
     assert b"\x1b" in plain
     master, slave = pty.openpty()
-    subprocess.run(command(*flags), cwd=folder, stdout=slave, check=True)
+    run_forked(command(*flags), cwd=folder, stdout=slave, check=True)
     os.close(slave)
     shown = os.read(master, 10_000)
     os.close(master)
