@@ -556,6 +556,7 @@ for _ in range(int(sys.argv[4])):
 """
 
 
+@pytest.mark.slow
 def test_random_flags_work_or_say_why(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a bad cab\n" * 60)
     command = [sys.executable, "-c", FLAGS, str(ROOT), str(ROOT / "tests"), str(tmp_path), "150"]

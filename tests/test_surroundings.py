@@ -34,6 +34,7 @@ LOST = {  # what a shell makes of stdout and stderr
 }
 
 
+@pytest.mark.slow
 def test_a_lost_reader_costs_messages_not_the_run(tmp_path: Path) -> None:
     runs = {}
     for name, shell in LOST.items():
@@ -201,6 +202,7 @@ def test_a_models_file_is_read_in_a_few_times_its_size(tmp_path: Path) -> None:
     assert within(2 * size + (64 << 20), lambda: load_checkpoint(path)) == 0
 
 
+@pytest.mark.slow
 def test_going_on_takes_a_few_times_the_states_size(tmp_path: Path) -> None:
     given = {"n_layers": 1, "n_hidden": 1500, "batch_size": 1, "epochs": 1}
     folder = tmp_path / "a"

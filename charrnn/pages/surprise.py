@@ -217,7 +217,7 @@ def two_models(models: list[LoadedModel], text: str, bits: list[np.ndarray], whe
     aside = f"""<h2>Which of the two</h2>
 <p><b>{better}</b> expected this text better: it needs {abs(total):,.0f} bits
 fewer than {worse}{where}, {abs(mean):.2f} a character. If one of
-the two had written it, the odds for the first would be 2 to the power of that.</p>
+the two had written it, the odds that it was {better} would be 2 to the power of that.</p>
 <div class="key" aria-hidden="true">{key}</div>
 <p class="small">Bits of {first} less those of {second}:
 blue where the first expected the character better, orange where the second did.</p>
