@@ -17,7 +17,7 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCS += sorted((ROOT / "benchmarks").rglob("*.md"))
 PROGRAMS = (train, sample, eval, curves, neurons, share)
 # flags of pip, torchrun, ruff and benchmarks.seeds that docs/ mentions
-OTHERS = {"--index-url", "--nproc-per-node", "--check", "--seeds", "--steps"}
+OTHERS = {"--dist", "--index-url", "--nproc-per-node", "--check", "--seeds", "--steps"}
 MOST_WORDS = {"README.md": 1300, "benchmarks/README.md": 2000}
 
 
