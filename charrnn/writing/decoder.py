@@ -87,10 +87,10 @@ class CellDecoder:
         parts = (hidden,) if isinstance(hidden, Tensor) else hidden
         self.first = [[h.to(dtype, copy=True) for h in layer] for layer in zip(*parts, strict=True)]
         self.states = [*self.first]  # of each layer: [h, c], or [h]
-        weights = {name: w.detach().to(dtype) for name, w in model.lstm.named_parameters()}
+        weights = {n: w.detach().to(dtype, copy=True) for n, w in model.lstm.named_parameters()}
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         self.layers = [[weights[f"{name}_l{k}"] for name in names] for k in range(model.n_layers)]
-        self.fc = model.fc.weight.detach().to(dtype), model.fc.bias.detach().to(dtype)
+        self.fc = [w.detach().to(dtype, copy=True) for w in (model.fc.weight, model.fc.bias)]
         self.one_hot = torch.eye(len(self.fc[1]), dtype=dtype, device=self.fc[1].device)
 
     def step(self, ids: Tensor) -> Tensor:

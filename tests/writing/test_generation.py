@@ -93,6 +93,18 @@ def test_decoder_with_rounded_weights_is_near(
     assert 0 < kl.mean() < 1e-3
 
 
+@pytest.mark.parametrize("kind", [Decoder, CellDecoder])
+def test_a_decoder_keeps_the_weights_and_the_state_it_was_given(kind: Any) -> None:
+    model, ids = make(), torch.tensor([1, 2])
+    hidden = model.init_hidden(2)
+    decoder = kind(model, hidden)
+    with torch.no_grad():
+        expected = kind(model, hidden).step(ids).clone()
+        for tensor in (*model.parameters(), *hidden):
+            tensor.add_(1)
+        assert torch.equal(decoder.step(ids), expected)
+
+
 def test_which_cells_have_a_fast_step(monkeypatch: pytest.MonkeyPatch) -> None:
     class Own(nn.LSTM):
         """A learner's, which may do anything."""
