@@ -12,6 +12,8 @@ import warnings
 from typing import Any
 from unittest import mock
 
+import torch
+
 NOT_SHOWN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 
 
@@ -19,6 +21,8 @@ class Forked(subprocess.Popen):
     """``subprocess.Popen([sys.executable, "train.py", ...])`` without its start-up."""
 
     def _execute_child(self, *parts: Any) -> None:
+        if torch.cuda.is_available():  # whose autograd works in no forked process
+            return super()._execute_child(*parts)
         args, _, preexec_fn, _, _, cwd, env, _, _, _, *pipes = parts[:16]
         sys.stdout.flush()
         self.pid = os.fork()

@@ -1,8 +1,8 @@
 """State and character -> logits: one step of several texts, as fast as the machine allows."""
 
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -38,6 +38,18 @@ def plain_step(model: CharRNN, hidden: Hidden) -> Callable[[Tensor], Tensor]:
     return step
 
 
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Switch cuDNN off, whose LSTM rounds to TF32. ``torch.backends.cudnn.flags`` would set its
+    other switches, too, and raises RuntimeError where ``fp32_precision`` has been set."""
+    enabled = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
+
+
 @torch.no_grad()
 def has_fast_step(model: CharRNN) -> bool:
     """Return whether a decoder computes the same logits as the model's ``forward``.
@@ -49,9 +61,7 @@ def has_fast_step(model: CharRNN) -> bool:
         return False
     device = model.fc.weight.device
     ids = torch.arange(CHECKED, device=device) * 7919 % len(model.unique_tokens)
-    # without cuDNN, whose LSTM rounds to TF32
-    exact = torch.backends.cudnn.flags(enabled=False) if ids.is_cuda else nullcontext()
-    with eval_mode(model), exact:
+    with eval_mode(model), without_cudnn():
         expected, _ = model(ids[None], model.init_hidden(1))
         try:
             decoder = make_decoder(model, model.init_hidden(1))

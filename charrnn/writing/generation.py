@@ -29,6 +29,7 @@ SIZE, TOP_K = 1000, 5  # defaults: characters of a text; likeliest characters to
 MOST_STREAMS, MOST_HELD = 64, 1 << 24  # texts written side by side; characters of all of them
 MOST_NUMBERS = 1 << 20  # of one-hot input at a time, while a prime is read
 NOISE, AHEAD = 4096, 16  # at most: random numbers for each text, characters; drawn ahead
+BEFORE_GRAPH = 1024  # characters, about; a CUDA graph takes as long to make as these to write
 NAMED = 5  # characters that an error names
 LOOKALIKES = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-"}
 LOOKALIKES |= {"\u2014": "-", "\u00a0": " ", "'": "\u2019", '"': "\u201c", "-": "\u2013"}
@@ -420,8 +421,9 @@ def generate(
         yield (chosen := choose(logits, noise.take()))
         # a CUDA graph would go on with the temperature that it was captured with
         use_graph = decoder and chosen.is_cuda and not callable(temperature)
-        # steps before the graph set the libraries up
-        for _ in range(max(1, noise.left)) if use_graph else count():
+        # single steps first, which also set the libraries up; then only whole blocks of noise
+        singles = max(1, noise.left) + BEFORE_GRAPH // noise.steps * noise.steps
+        for _ in range(singles) if use_graph else count():
             yield (chosen := choose(step(chosen), noise.take()))
         if decoder:
             yield from _replayed(decoder, chosen, choose, noise)
@@ -459,8 +461,8 @@ def _replayed(
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
     """Capture ``step`` as a CUDA graph, one launch instead of dozens, and return its replay."""
     graph = torch.cuda.CUDAGraph()
-    # on a stream of this device, since by default all captures share a stream of the first one's;
-    # thread_local: other threads, such as those of NCCL, may use CUDA meanwhile
+    # on a stream of its own: graphs of one stream share cuBLAS's workspace, and by default that
+    # stream is the first device's; thread_local: other threads, as NCCL's, may use CUDA meanwhile
     with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
         step()
     return graph.replay

@@ -49,6 +49,7 @@ def test_a_step_waits_for_nothing(
     def begin(batches: Batches, step: int) -> Any:
         nonlocal steps
         steps += 1
+        batches.carried(step)  # once an epoch it is copied to the device, which waits
         if steps > 5:  # the first ones set the libraries up
             torch.cuda.set_sync_debug_mode("error")
         return getitem(batches, step)

@@ -23,6 +23,9 @@ from charrnn.training.batches import Batches
 from charrnn.training.distributed import Distributed
 from charrnn.writing import generation
 
+if torch.cuda.is_available():
+    pytest.skip("there is CUDA here", allow_module_level=True)
+
 # at its first use autograd starts a thread for each device that is there, and then works in no
 # forked process: so it is used before a device is made up
 torch.ones(1, requires_grad=True).backward()
@@ -44,7 +47,6 @@ except (AttributeError, ImportError, AssertionError, RuntimeError):
 aten = torch.ops.aten
 train_step, sample = train.train_step, report.sample
 SHORT = {"epochs": 1, "batch_size": 16, "seq_length": 8, "val_frac": 0.02, "muon_scale": 1.0}
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 
 
 class Watch(DispatchMode):
@@ -163,6 +165,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watch]:
     for name in ("check_like", "check_moments"):
         put(train_state, name, without_fakes(getattr(train_state, name)))
     put(generation, "_captured", captured)
+    put(generation, "BEFORE_GRAPH", 0)
     put(generation, "has_fast_step", lambda model: True)  # both would compare numbers
     put(train, "check_saveable", lambda model: None)
     put(torch, "Generator", Generator)

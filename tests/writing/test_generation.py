@@ -25,7 +25,8 @@ from charrnn import (
 from charrnn.errors import UserError
 from charrnn.network.model import CELLS, detach
 from charrnn.text.vocabulary import UNKNOWN
-from charrnn.writing.decoder import CellDecoder, Decoder, has_fast_step, plain_step
+from charrnn.writing import generation
+from charrnn.writing.decoder import CellDecoder, Decoder, has_fast_step, plain_step, without_cudnn
 from charrnn.writing.generation import (
     SIZE,
     StoppedText,
@@ -103,6 +104,20 @@ def test_a_decoder_keeps_the_weights_and_the_state_it_was_given(kind: Any) -> No
         for tensor in (*model.parameters(), *hidden):
             tensor.add_(1)
         assert torch.equal(decoder.step(ids), expected)
+
+
+def test_cudnn_is_switched_off_and_on_whatever_precision_is_set() -> None:
+    rnn = getattr(torch.backends.cudnn, "rnn", None)  # torch >= 2.9
+    before = getattr(rnn, "fp32_precision", "")
+    try:
+        if rnn is not None:
+            rnn.fp32_precision = "ieee"
+        with without_cudnn():
+            assert not torch.backends.cudnn.enabled
+        assert torch.backends.cudnn.enabled
+    finally:
+        if rnn is not None:
+            rnn.fp32_precision = before
 
 
 def test_which_cells_have_a_fast_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,11 +527,29 @@ def test_sampled_text_scores_as_the_models_own_loss(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.9}, {"top_k": 0, "temperature": 0.5}])
+def test_a_cuda_graph_writes_what_single_steps_do(
+    monkeypatch: pytest.MonkeyPatch, cell: str, dtype: torch.dtype, options: dict
+) -> None:
+    model = make(cell, n_hidden=128).to("cuda:0")
+
+    def drawn(before_graph: int) -> Tensor:
+        monkeypatch.setattr(generation, "BEFORE_GRAPH", before_graph)
+        ids = generate(model, "a", range(3), seed=1, dtype=dtype, **options)
+        return torch.stack(list(islice(ids, 200)))
+
+    assert torch.equal(drawn(0), drawn(1024))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("n_streams", [1, 5])
 def test_cuda_graph_draws_anew_and_follows_the_model(
     monkeypatch: pytest.MonkeyPatch, n_streams: int
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # it rounds the expected logits
+    monkeypatch.setattr(generation, "BEFORE_GRAPH", 0)
     model = make().cuda()
     numbers = range(n_streams)
     ids = torch.stack(list(islice(generate(model, "a", numbers, top_k=0, seed=1), 3000)))
