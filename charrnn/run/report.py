@@ -22,6 +22,7 @@ from charrnn.training.state import Progress
 from charrnn.writing.generation import sample
 
 SHORT = 20_000  # characters
+SAMPLE = 200  # characters
 UNLIKE = 0.3  # nats per character
 LOST = 0.01  # nats per character
 BAR = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -142,7 +143,7 @@ class Reporter:
         if self.out.stream is None:
             return
         progress, seed = self.progress, self.settings.seed
-        texts = sample(self.model, 200, prime, num_samples=1, seed=seed, dtype=torch.float32)
+        texts = sample(self.model, SAMPLE, prime, num_samples=1, seed=seed, dtype=torch.float32)
         n_read = progress.val_chars
         part = f" on {n_read:,} characters from all over it" if n_read < len(self.val_ids) else ""
         self.say(
