@@ -21,7 +21,8 @@ class Forked(subprocess.Popen):
     """``subprocess.Popen([sys.executable, "train.py", ...])`` without its start-up."""
 
     def _execute_child(self, *parts: Any) -> None:
-        if torch.cuda.is_available():  # whose autograd works in no forked process
+        # beside a GPU autograd works in no forked process, and on a Mac its libraries may not
+        if torch.cuda.is_available() or sys.platform != "linux":
             return super()._execute_child(*parts)
         args, _, preexec_fn, _, _, cwd, env, _, _, _, *pipes = parts[:16]
         sys.stdout.flush()
