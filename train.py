@@ -84,8 +84,8 @@ def train_step(
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         logits, hidden = model(x, hidden)
     log_p = logits.float().log_softmax(dim=1)
-    loss = F.nll_loss(log_p, y.flatten())  # of both together: cross-entropy
-    # the loss that is minimized also asks for a little probability of every character
+    loss = F.nll_loss(log_p, y.flatten())  # the cross-entropy
+    # label smoothing: the loss that is minimized asks for a little probability of every character
     smoothed = torch.lerp(loss, -log_p.mean(), label_smoothing)
 
     model.zero_grad()

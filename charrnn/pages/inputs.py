@@ -20,7 +20,7 @@ from charrnn.system.console import brief, say
 from charrnn.system.files import check_output
 from charrnn.text.corpus import LARGEST_VOCABULARY, Corpus, load_corpus
 from charrnn.text.download import ANNA
-from charrnn.text.vocabulary import UNKNOWN, code_points
+from charrnn.text.vocabulary import UNKNOWN, code_points, text_of
 
 AT_A_TIME = 1 << 20  # characters at a time, of which several copies are made
 
@@ -137,8 +137,7 @@ def read_for_models(args: Namespace, models: list[LoadedModel], corpus: Corpus) 
         ids = held_out_by_all(holders, corpus)
 
     def pieces() -> Iterator[str]:
-        for block in corpus.blocks(ids, AT_A_TIME):
-            yield block.tobytes().decode("utf-32-le", "surrogatepass")
+        yield from map(text_of, corpus.blocks(ids, AT_A_TIME))
 
     reader = Reader(models)
     form, unseen = reader.best_form(pieces)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from charrnn.text.vocabulary import text_of
+
 RUN = 30  # characters; a shorter run in common is no sign of copying
 Blocks = Callable[[], Iterable[np.ndarray]]  # a text's code points, from the beginning each time
 MULTIPLIERS = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F  # odd: of SplitMix64 and of xxHash
@@ -49,7 +51,7 @@ def _longest(text: np.ndarray, source: Blocks, known: int) -> str:
         known, most = most, 2 * most
     longest = bisect_left(range(most), True, known + 1, key=is_too_long) - 1
     first = int(_stands_in(text, source, longest).argmax()) if longest else 0
-    return _characters(text[first : first + longest])
+    return text_of(text[first : first + longest])
 
 
 def _stands_in(text: np.ndarray, source: Blocks, length: int) -> np.ndarray:
@@ -91,10 +93,6 @@ def _lines(blocks: Iterable[np.ndarray]) -> Iterator[str]:
     """The lines of a text given in blocks, without their ends."""
     rest = ""
     for block in blocks:
-        *lines, rest = (rest + _characters(block)).split("\n")
+        *lines, rest = (rest + text_of(block)).split("\n")
         yield from lines
     yield rest
-
-
-def _characters(points: np.ndarray) -> str:
-    return points.tobytes().decode("utf-32-le", "surrogatepass")

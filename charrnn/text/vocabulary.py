@@ -17,6 +17,11 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
+def text_of(points: np.ndarray) -> str:
+    """Return the text with these code points, uint32: the inverse of ``code_points``."""
+    return points.tobytes().decode("utf-32-le", "surrogatepass")
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The distinct characters a model knows; a character's id is its place in ``tokens``."""

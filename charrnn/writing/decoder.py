@@ -14,7 +14,7 @@ from charrnn.network.model import CharRNN, Hidden, eval_mode
 
 CHECKED = 8  # characters that the fast step and the plain one must agree on
 MOST_ONE_HOT = 1024  # characters of a vocabulary, above which a row of a table is read instead
-CELLS: dict[str, Callable[..., Any]] = {
+ONE_STEP: dict[str, Callable[..., Any]] = {  # of each kind of layer
     "LSTM": torch.lstm_cell,
     "GRU": torch.gru_cell,
     "RNN_TANH": torch.rnn_tanh_cell,
@@ -93,7 +93,7 @@ class CellDecoder:
         """Copy the weights and ``hidden``, the state as ``CharRNN.forward`` returns it,
         ``[n_layers, N, n_hidden]``."""
         self.is_lstm = model.has_cell_state
-        self.cell = CELLS[str(model.lstm.mode)]
+        self.cell = ONE_STEP[str(model.lstm.mode)]
         parts = (hidden,) if isinstance(hidden, Tensor) else hidden
         self.first = [[h.to(dtype, copy=True) for h in layer] for layer in zip(*parts, strict=True)]
         self.states = [*self.first]  # of each layer: [h, c], or [h]
